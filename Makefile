@@ -1,0 +1,31 @@
+# The two commands of the README, and what they stand on.
+.PHONY: help setup setup-lab demo test lint unit guest clean
+
+help: ## this list
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
+
+setup: ## .venv with .venv/bin/flowfast
+	@deploy/setup.sh run
+
+setup-lab:
+	@deploy/setup.sh lab
+
+demo: setup-lab ## real IPsec on a real kernel, full path against fast path
+	@.venv/bin/flowfast demo
+
+test: setup-lab ## everything: lint, units, and the kernel tests in the guest
+	@$(MAKE) --no-print-directory lint unit guest
+
+lint:
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy
+
+unit:
+	.venv/bin/pytest -q tests/unit
+
+guest:
+	.venv/bin/pytest -q tests/guest
+
+clean: ## removes .venv; images stay in the cache folder
+	rm -rf .venv build

@@ -1,0 +1,51 @@
+#!/bin/sh
+# Sets up one checkout: what `make setup` runs. Touches .venv, the cache folder and apt, nothing else; idempotent.
+#   setup.sh run   what the controller needs on a router
+#   setup.sh dev   and the tools that check it
+#   setup.sh lab   and what the lab needs to build and boot a guest
+set -eu
+what=${1:-run}
+cd "$(dirname "$0")/.."
+
+die() { echo "setup: $*" >&2; exit 1; }
+command -v apt-get >/dev/null || die "this is not a Debian system (no apt-get): install python3-venv and python3-nftables by hand"
+
+packages="python3 python3-venv python3-nftables"
+[ "$what" = lab ] && packages="$packages mmdebstrap debian-archive-keyring qemu-system-x86 busybox-static cpio e2fsprogs kmod xz-utils zstd"
+missing=""
+for package in $packages; do
+    dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null | grep -qx installed || missing="$missing $package"
+done
+if [ -n "$missing" ]; then
+    as_root=""
+    if [ "$(id -u)" != 0 ]; then
+        command -v sudo >/dev/null || die "these packages are missing, and neither root nor sudo is at hand:$missing"
+        as_root=sudo
+    fi
+    echo "setup: installing$missing"
+    log=$(mktemp)
+    # One update and one install, quiet unless they fail. env: sudo drops the caller's environment.
+    { $as_root apt-get -qq update || echo "setup: apt-get update complained; going on with the lists at hand"
+      $as_root env DEBIAN_FRONTEND=noninteractive apt-get -qq -y --no-install-recommends install $missing
+    } >"$log" 2>&1 </dev/null || { tail -n 20 "$log" >&2; die "apt-get could not install:$missing"; }
+    rm -f "$log"
+fi
+
+# Debian's own python: the only one that sees Debian's python3-nftables.
+python=/usr/bin/python3
+"$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || die "$python is older than 3.11: Debian 12 or newer is needed"
+
+extras=""
+[ "$what" = run ] || extras="[dev]"
+stamp=.venv/.flowfast-setup
+want="$extras $("$python" -V) $(cksum <pyproject.toml)"
+case "$(cat "$stamp" 2>/dev/null || true)" in
+    "$want") ;;
+    "[dev]${want#"$extras"}") ;; # more is installed than was asked for
+    *)
+        "$python" -m venv --system-site-packages .venv
+        .venv/bin/pip --disable-pip-version-check --quiet install --editable ".$extras" ||
+            die "pip could not install flowfast's dependencies: see the lines above"
+        echo "$want" >"$stamp"
+        ;;
+esac
