@@ -1,0 +1,123 @@
+"""The only code that talks to the kernel: one subsystem a file, each with a Fake beside it.
+
+The protocols below are all that the rest of flowfast sees; `Kernel` holds one of each. The real ones are made by
+`real_kernel()` (kernel/real.py), the fakes, which need no root, by `FakeKernel()` (kernel/fake.py).
+"""
+
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from flowfast.model.link import Link
+from flowfast.model.nftables import Flowtable, Ruleset, Table
+from flowfast.model.state import CounterValue, Feature, Flow
+from flowfast.model.transaction import Command
+
+if TYPE_CHECKING:
+    from flowfast.kernel.xfrm import Xfrm
+
+
+@dataclass(frozen=True, slots=True)
+class NewGeneration:
+    """Somebody committed an nftables transaction: the new generation, who (process id and name), or a lost event."""
+
+    generation: int | None
+    pid: int | None
+    process: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class LinkChanged:
+    """A device appeared, vanished, or changed (name, MTU, state, address). `link` None: events were lost, look again."""
+
+    link: str | None
+    gone: bool = False
+
+
+class Nft(Protocol):
+    """The nftables ruleset, through libnftables; hooks and flags over netlink, which libnftables' JSON does not give."""
+
+    def commit(self, commands: Sequence[Command]) -> None:
+        """Does all of it in one batch or nothing. Raises KernelError with nft's own line."""
+
+    def check(self, commands: Sequence[Command]) -> None:
+        """The same as a dry run: asks the kernel, changes nothing. Raises KernelError."""
+
+    def read(self, tables: Iterable[Table]) -> Ruleset:
+        """What the kernel holds of these tables. A rule's text is `ff:<hash>` of its comment, or "?" without one."""
+
+    def counters(self, table: Table) -> Mapping[str, CounterValue]:
+        """Every named counter of the table."""
+
+    def hooked(self, table: Table, flowtable: Flowtable) -> frozenset[str]:
+        """Devices among the flowtable's on whose ingress hook it really stands."""
+
+    def foreign(self) -> str:
+        """The text of every table but ours, without counters' values: to prove that none was touched."""
+
+    def generation(self) -> int:
+        """The ruleset's generation: changes with every transaction of anybody."""
+
+    def changes(self) -> AsyncIterator[NewGeneration]:
+        """Each transaction, as it is committed, our own included (`pid` tells). Group NFNLGRP_NFTABLES."""
+
+
+class Links(Protocol):
+    """Network devices, over rtnetlink."""
+
+    async def links(self) -> tuple[Link, ...]:
+        """All devices of this network namespace, with their addresses."""
+
+    def changes(self) -> AsyncIterator[LinkChanged]:
+        """Each change, as it happens."""
+
+
+class Conntrack(Protocol):
+    """The connection tracking table, over ctnetlink."""
+
+    async def flows(self, *, offloaded: bool = False) -> list[Flow]:
+        """All tracked connections, or only those with IPS_OFFLOAD (filtered by the kernel where it can, 5.15)."""
+
+    async def delete(self, flow: Flow) -> bool:
+        """Forgets one connection: takes its flow off the flowtable. False where it was gone already."""
+
+
+class System(Protocol):
+    """sysctls, modules, who we are."""
+
+    def sysctl(self, name: str) -> str | None:
+        """The value of `net.ipv4.ip_forward`; None where this kernel has none of that name."""
+
+    def set_sysctl(self, name: str, value: str) -> None:
+        """Writes it. Raises KernelError."""
+
+    def modules(self) -> frozenset[str]:
+        """The modules that are loaded now."""
+
+    def load_module(self, name: str) -> bool:
+        """Loads it by modprobe; False where there is none."""
+
+    def privileged(self) -> bool:
+        """True with CAP_NET_ADMIN in this network namespace."""
+
+    def release(self) -> str:
+        """The kernel's release (uname -r)."""
+
+
+class Probe(Protocol):
+    """What this kernel can do, found out by trying."""
+
+    async def features(self) -> Mapping[str, Feature]:
+        """Every feature of `FEATURES` (kernel/probe.py), present or with the Reason why not."""
+
+
+@dataclass(slots=True)
+class Kernel:
+    """One of each, as the controller holds them."""
+
+    xfrm: "Xfrm"
+    nft: Nft
+    links: Links
+    conntrack: Conntrack
+    system: System
+    probe: Probe

@@ -1,0 +1,79 @@
+"""RouterState: everything the planner may know of the router, asked once, never changed."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from ipaddress import ip_interface
+
+from flowfast.model.link import Link
+from flowfast.model.nftables import Ruleset
+from flowfast.model.reason import Reason
+from flowfast.model.sa import SA, Policy
+
+
+@dataclass(frozen=True, slots=True)
+class Feature:
+    """A capability of this kernel and its tools, found out by trying. `reason` says why it is missing."""
+
+    name: str
+    present: bool
+    reason: Reason | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CounterValue:
+    """What a named nft counter holds. Packets are sk_buffs: one that GRO made of many counts once."""
+
+    packets: int
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Flow:
+    """A tracked connection. Bytes and packets by direction (original, reply); None without conntrack accounting."""
+
+    family: int
+    proto: int
+    src: str
+    dst: str
+    sport: int
+    dport: int
+    reply_src: str
+    reply_dst: str
+    reply_sport: int
+    reply_dport: int
+    offloaded: bool
+    hardware: bool
+    established: bool
+    bytes: tuple[int, int] | None = None
+    packets: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RouterState:
+    """One immutable snapshot. `taken_at` in seconds since the epoch."""
+
+    taken_at: float
+    links: tuple[Link, ...] = ()
+    sas: tuple[SA, ...] = ()
+    policies: tuple[Policy, ...] = ()
+    underlay: Mapping[str, tuple[SA, ...]] = field(default_factory=dict)
+    """SAs that live in other network namespaces (of cross-netns xfrm interfaces), by the namespace's name."""
+    ruleset: Ruleset = field(default_factory=Ruleset)
+    """What the kernel holds of our own tables; nothing of anybody else's."""
+    hooked: frozenset[str] = frozenset()
+    """Devices on whose ingress hook our flowtable really stands."""
+    features: Mapping[str, Feature] = field(default_factory=dict)
+    sysctls: Mapping[str, str | None] = field(default_factory=dict)
+
+    def link(self, name: str) -> Link | None:
+        """The device of that name, if it is there."""
+        return next((link for link in self.links if link.name == name), None)
+
+    def local_addresses(self) -> frozenset[str]:
+        """Every address of this router, without prefix length."""
+        return frozenset(str(ip_interface(a).ip) for link in self.links for a in link.addresses)
+
+    def has(self, feature: str) -> bool:
+        """True where the feature was probed and is there."""
+        found = self.features.get(feature)
+        return found is not None and found.present
