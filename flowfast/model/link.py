@@ -17,12 +17,8 @@ class Link:
     driver: str | None = None
     master: int | None = None
     xfrm_if_id: int | None = None
-    underlay_ifindex: int | None = (
-        None  # IFLA_LINK; of an xfrm interface the underlay device, if it was bound to one
-    )
-    underlay_netns: int | None = (
-        None  # IFLA_LINK_NETNSID: set where the underlay is in another network namespace
-    )
+    underlay_ifindex: int | None = None  # IFLA_LINK; of an xfrm interface the underlay device, if it was bound to one
+    underlay_netns: int | None = None  # IFLA_LINK_NETNSID: set where the underlay is in another network namespace
     num_rx_queues: int | None = None
     num_tx_queues: int | None = None
 

@@ -172,7 +172,7 @@ class Policy(NamedTuple):
 
     selector: Selector
     direction: Direction
-    index: int
+    policy_index: int
     priority: int
     action: int
     templates: tuple[Template, ...] = ()

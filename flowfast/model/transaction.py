@@ -138,10 +138,7 @@ class AddFlowtable:
         of = self.flowtable
         counter = " counter;" if of.counter else ""
         devices = f" devices = {quoted(of.devices)};" if of.devices else ""
-        return (
-            f"add flowtable {self.table} {of.name} "
-            f"{{ hook {of.hook} priority {of.priority};{devices}{counter} }}"
-        )
+        return f"add flowtable {self.table} {of.name} {{ hook {of.hook} priority {of.priority};{devices}{counter} }}"
 
 
 @dataclass(frozen=True, slots=True)
