@@ -1,0 +1,119 @@
+"""`flowfast lab`: the guest with a real kernel, from the command line."""
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from flowfast.lab import image as images
+from flowfast.lab.machine import Machine
+from flowfast.lab.recipe import DEFAULT, RECIPES, recipe
+from flowfast.model.errors import FlowfastError
+
+Command = Callable[..., None]
+
+
+@click.group()
+def lab() -> None:
+    """A guest with a real kernel, this checkout at /src, and the tools of two IPsec gateways."""
+
+
+def _progress(line: str) -> None:
+    click.echo(line, err=True)
+
+
+def machine_options(command: Command) -> Command:
+    """The options that say which machine to boot; the command gets them as keywords of Machine."""
+    folder = click.Path(exists=True, file_okay=False, path_type=Path)
+    for option in (
+        click.option("--memory", type=click.IntRange(256), default=2048, help="MiB of memory."),
+        click.option("--share", type=folder, help="A folder of this machine, writable at /share."),
+        click.option("--icount", is_flag=True, help="Guest time counts instructions (one CPU)."),
+        click.option("--nics", type=click.IntRange(0, 8), default=0, help="Pairs of emulated NICs, joined outside."),
+        click.option("--cpus", type=click.IntRange(1, 16), default=1, help="CPUs of the guest."),
+        click.option("--image", default=DEFAULT, metavar="NAME", help=f"One of {', '.join(RECIPES)}."),
+    ):
+        command = option(command)
+    return command
+
+
+@lab.command("exec")
+@machine_options
+@click.option("--timeout", type=click.FloatRange(1), default=600, help="Seconds until a hung guest is killed.")
+@click.argument("command", nargs=-1, required=True, metavar="-- COMMAND...")
+def run(command: tuple[str, ...], **options: Any) -> None:
+    """Boot a fresh guest, run COMMAND in it as root, pass on its output and exit code, power off."""
+
+    def to(stream: Any) -> Callable[[bytes], None]:
+        def write(data: bytes) -> None:
+            stream.buffer.write(data)
+            stream.buffer.flush()
+
+        return write
+
+    machine = Machine(**options, progress=_progress)
+    sys.exit(machine.run(command, stdout=to(sys.stdout), stderr=to(sys.stderr)).exit_code)
+
+
+@lab.command()
+@machine_options
+def shell(**options: Any) -> None:
+    """The same with a shell on this terminal; leaving it powers off."""
+    if not sys.stdin.isatty():
+        raise click.UsageError("a shell needs a terminal (`flowfast lab exec` runs a command without one)")
+    sys.exit(Machine(**options, progress=_progress).shell())
+
+
+@lab.command()
+@click.argument("names", nargs=-1, metavar="[NAME]...")
+@click.option("--all", "everything", is_flag=True, help="Every image there is.")
+def build(names: tuple[str, ...], everything: bool) -> None:
+    """Build the images NAME (the default one if none is named), unless they are there."""
+    for name in tuple(RECIPES) if everything else names or (DEFAULT,):
+        image = images.ensure(recipe(name), _progress)
+        click.echo(f"{name}: kernel {image.kernel}, {image.folder}")
+
+
+@lab.command("list")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def list_images(as_json: bool) -> None:
+    """The images: which release, which kernel, built or not, how large, where."""
+    built = {entry: images.find(entry) for entry in RECIPES.values()}
+    if as_json:
+        rows = [
+            {
+                "image": entry.name,
+                "release": entry.release,
+                "built": image is not None,
+                "kernel": image.kernel if image else None,
+                "bytes": image.size if image else None,
+                "folder": str(images.folder_of(entry)),
+            }
+            for entry, image in built.items()
+        ]
+        click.echo(json.dumps(rows, indent=2))
+        return
+    table = Table("image", "release", "kernel", "size", "folder", box=None, pad_edge=False)
+    for entry, image in built.items():
+        kernel, size = (image.kernel, f"{image.size / 1e6:.0f} MB") if image else ("not built", "-")
+        table.add_row(entry.name, entry.release, kernel, size, str(images.folder_of(entry)))
+    # A path that is wrapped or cut cannot be copied.
+    Console(width=200).print(table)
+
+
+def main() -> None:
+    """`python -m flowfast.cli.lab`: this group by itself; an image's build under sudo starts it so."""
+    try:
+        lab(prog_name="flowfast lab")
+    except FlowfastError as e:
+        click.echo(str(e), err=True)
+        sys.exit(e.exit_code)
+
+
+if __name__ == "__main__":
+    main()
