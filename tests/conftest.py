@@ -1,0 +1,3 @@
+"""Every test may ask for a guest: see bridge.py."""
+
+pytest_plugins = ("tests.bridge",)
