@@ -1,0 +1,34 @@
+"""`flowfast check CONFIG`: is the file right, and if not, where not. Looks at the file only, not at the router."""
+
+import json
+from dataclasses import asdict
+
+import click
+
+
+@click.command("check")
+@click.argument("config", type=click.Path())
+@click.option("--json", "as_json", is_flag=True, help="Print the problems as a JSON list, empty if there are none.")
+@click.pass_context
+def check(context: click.Context, config: str, as_json: bool) -> None:
+    """Check a config file. Exits 0 if it can be used, 2 if not, with one line for each thing that is wrong."""
+    from flowfast.config.load import load  # noqa: PLC0415 - pydantic takes a while to import
+    from flowfast.config.problem import ConfigError  # noqa: PLC0415
+
+    try:
+        loaded = load(config)
+    except ConfigError as error:
+        if as_json:
+            click.echo(json.dumps([asdict(problem) for problem in error.problems], indent=2))
+        else:
+            click.echo(str(error), err=True)
+        context.exit(error.exit_code)
+    if as_json:
+        click.echo("[]")
+        return
+    devices, tunnels = loaded.config.devices, len(loaded.config.tunnels)
+    sides = "; ".join(
+        f"{side} {', '.join(names)}" for side, names in (("LAN", devices.lan), ("WAN", devices.wan)) if names
+    )
+    named = f"{tunnels} tunnel{'' if tunnels == 1 else 's'} named"
+    click.echo(f"{config}: ok ({sides}; {named}; offload {loaded.config.offload.mode})")
