@@ -4,10 +4,11 @@ The protocols below are all that the rest of flowfast sees; `Kernel` holds one o
 `real_kernel()` (kernel/real.py), the fakes, which need no root, by `FakeKernel()` (kernel/fake.py).
 """
 
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+from flowfast.kernel.events import Events
 from flowfast.model.link import Link
 from flowfast.model.nftables import Flowtable, Ruleset, Table
 from flowfast.model.state import CounterValue, Feature, Flow
@@ -19,23 +20,28 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class NewGeneration:
-    """Somebody committed an nftables transaction: the new generation, who (process id and name), or a lost event."""
+    """Somebody committed an nftables transaction: the new generation and who made it; all None: events were lost.
+
+    `pid` is the committing thread's, as the init pid namespace numbers it, so that it must not be compared with
+    os.getpid(); `own` says for certain whether the transaction was this Nft's.
+    """
 
     generation: int | None
     pid: int | None
     process: str | None
+    own: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class LinkChanged:
-    """A device appeared, vanished, or changed (name, MTU, state, address). `link` None: events were lost, look again."""
+    """A device appeared, vanished, or changed (name, MTU, state, address). `link` None: events were lost."""
 
     link: str | None
     gone: bool = False
 
 
 class Nft(Protocol):
-    """The nftables ruleset, through libnftables; hooks and flags over netlink, which libnftables' JSON does not give."""
+    """The nftables ruleset, through libnftables; hooks and flags, which its JSON does not give, over netlink."""
 
     def commit(self, commands: Sequence[Command]) -> None:
         """Does all of it in one batch or nothing. Raises KernelError with nft's own line."""
@@ -58,8 +64,8 @@ class Nft(Protocol):
     def generation(self) -> int:
         """The ruleset's generation: changes with every transaction of anybody."""
 
-    def changes(self) -> AsyncIterator[NewGeneration]:
-        """Each transaction, as it is committed, our own included (`pid` tells). Group NFNLGRP_NFTABLES."""
+    def changes(self) -> Events[NewGeneration]:
+        """Each transaction, as it is committed, our own included (`own` tells); listening as soon as it returns."""
 
 
 class Links(Protocol):
@@ -68,8 +74,8 @@ class Links(Protocol):
     async def links(self) -> tuple[Link, ...]:
         """All devices of this network namespace, with their addresses."""
 
-    def changes(self) -> AsyncIterator[LinkChanged]:
-        """Each change, as it happens."""
+    def changes(self) -> Events[LinkChanged]:
+        """Each change, as it happens; listening as soon as it returns."""
 
 
 class Conntrack(Protocol):

@@ -7,11 +7,37 @@ the one wanted, whatever the nft version makes of its spelling.
 """
 
 import hashlib
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+OWN_TABLE = "flowfast"
+"""The name of our two tables, of family inet and netdev; every other table is somebody else's."""
+
+KEYWORDS = frozenset(
+    """
+    accept add ah all and arp auto-merge bridge bytes cgroup chain comment comp constant continue counter cpu
+    create ct day dccp define delete describe device devices dnat drop dst dup dynamic ecn element elements esp
+    ether exists expires export exthdr fib flags flow flowtable flush frag fwd gc-interval get goto gt handle hbh
+    hook hour ibriport ibrname icmp icmpv6 igmp iif iifgroup iifname iiftype import include index inet insert
+    interval ip ip6 ipsec jhash jump last limit list log lt map mark masquerade meta meter mh missing monitor name
+    ne netdev nftrace not notrack numgen obriport obrname offload oif oifgroup oifname oiftype or osf packets
+    pkttype policy position priority queue quota random redefine redirect reject rename replace reset return rt
+    rt0 rt2 rtclassid rule ruleset sctp secmark set size skgid skuid snat socket srh symhash synproxy table tcp th
+    time timeout tproxy tunnel type typeof udp udplite undefine update vlan vmap xor xt
+    """.split()
+)
+"""Words that no chain, set, flowtable or counter may be named (nft 1.0.6 calls them a syntax error)."""
+
+RULE_MARK = "ff:"
+"""How the comment of a rule of ours begins."""
+
 Element = tuple[str, ...]
-"""Element of a set: its parts as nft writes them ("10.1.0.0/16", "10.2.0.0/16"), concatenated with `.`."""
+"""Element of a set: its parts as nft lists them, concatenated with `.`, names without quotes.
+
+A prefix without host bits ("10.1.0.0/16"), a host without length ("10.2.0.1"), a range ("10.0.0.1-10.0.0.5") only where
+no prefix says the same, a device ("lan0"), a protocol by its name ("tcp").
+"""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -58,7 +84,12 @@ class Set:
     interval: bool = False
     data: str | None = None
     elements: Mapping[Element, str] = field(default_factory=dict)
-    """Element -> its data (the empty string for a plain set)."""
+    """Element -> its data (the empty string for a plain set): a counter's name, or a verdict ("jump offload")."""
+
+    def __post_init__(self) -> None:
+        if any('"' in text for element, data in self.elements.items() for text in (*element, data)):
+            bare = {tuple(map(_bare, element)): _bare(data) for element, data in self.elements.items()}
+            object.__setattr__(self, "elements", bare)
 
     @property
     def keyword(self) -> str:
@@ -75,6 +106,8 @@ class Flowtable:
     priority: int = 0
     counter: bool = True
     hook: str = "ingress"
+    offload: bool = False
+    """In hardware. Never wanted by flowfast (kernel-facts.md 1.8), but seen where somebody else set it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,13 +130,27 @@ class Ruleset:
 
 def rule_hash(rule: str) -> str:
     """What stands in the comment of a rule: `ff:` and 12 hex digits of its text's SHA-256."""
-    return "ff:" + hashlib.sha256(rule.encode()).hexdigest()[:12]
+    return RULE_MARK + hashlib.sha256(rule.encode()).hexdigest()[:12]
+
+
+_NUMBER = re.compile(r"[0-9a-fA-F.:/-]*[0-9:][0-9a-fA-F.:/-]*")  # addresses, prefixes, ranges, ports, marks
+_NAME = re.compile(r"[A-Za-z_][^:]*")
+_VERDICT = re.compile(r"(accept|drop|continue|return|(jump|goto) .*)")
+
+
+def _bare(text: str) -> str:
+    return text.strip('"')
+
+
+def _named(text: str) -> str:
+    """A name in quotes, because it may be an nft keyword or have a dot; an address, range or number as it is."""
+    return f'"{text}"' if _NAME.fullmatch(text) or not _NUMBER.fullmatch(text) else text
 
 
 def element_text(element: Element, data: str = "") -> str:
     """An element as nft writes it: `10.1.0.0/16 . 10.2.0.0/16 : "name"`."""
-    key = " . ".join(element)
-    return f"{key} : {data}" if data else key
+    key = " . ".join(map(_named, element))
+    return f"{key} : {data if _VERDICT.fullmatch(data) else _named(data)}" if data else key
 
 
 def elements_text(elements: Mapping[Element, str]) -> str:

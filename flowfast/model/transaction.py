@@ -138,7 +138,9 @@ class AddFlowtable:
         of = self.flowtable
         counter = " counter;" if of.counter else ""
         devices = f" devices = {quoted(of.devices)};" if of.devices else ""
-        return f"add flowtable {self.table} {of.name} {{ hook {of.hook} priority {of.priority};{devices}{counter} }}"
+        offload = " flags offload;" if of.offload else ""
+        hook = f"hook {of.hook} priority {of.priority};"
+        return f"add flowtable {self.table} {of.name} {{ {hook}{devices}{counter}{offload} }}"
 
 
 @dataclass(frozen=True, slots=True)
