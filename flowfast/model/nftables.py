@@ -14,8 +14,7 @@ from dataclasses import dataclass, field
 OWN_TABLE = "flowfast"
 """The name of our two tables, of family inet and netdev; every other table is somebody else's."""
 
-KEYWORDS = frozenset(
-    """
+_KEYWORDS = """
     accept add ah all and arp auto-merge bridge bytes cgroup chain comment comp constant continue counter cpu
     create ct day dccp define delete describe device devices dnat drop dst dup dynamic ecn element elements esp
     ether exists expires export exthdr fib flags flow flowtable flush frag fwd gc-interval get goto gt handle hbh
@@ -25,8 +24,8 @@ KEYWORDS = frozenset(
     pkttype policy position priority queue quota random redefine redirect reject rename replace reset return rt
     rt0 rt2 rtclassid rule ruleset sctp secmark set size skgid skuid snat socket srh symhash synproxy table tcp th
     time timeout tproxy tunnel type typeof udp udplite undefine update vlan vmap xor xt
-    """.split()
-)
+"""
+KEYWORDS = frozenset(_KEYWORDS.split())
 """Words that no chain, set, flowtable or counter may be named (nft 1.0.6 calls them a syntax error)."""
 
 RULE_MARK = "ff:"
