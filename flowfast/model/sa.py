@@ -34,7 +34,10 @@ class Mark(NamedTuple):
 
 
 class Selector(NamedTuple):
-    """Which inner packets: prefixes as "10.1.0.0/16", ports with their masks (0/0 is any), `proto` 0 is any."""
+    """Which inner packets: prefixes as "10.1.0.0/16", ports with their masks (0/0 is any), `proto` 0 is any.
+
+    `family` 0 takes packets of either family; its prefixes then read "::/0".
+    """
 
     family: int
     src: str
@@ -45,6 +48,7 @@ class Selector(NamedTuple):
     dport: int = 0
     dport_mask: int = 0
     ifindex: int = 0
+    user: int = 0
 
 
 class Encap(NamedTuple):
@@ -57,7 +61,7 @@ class Encap(NamedTuple):
 
 
 class Offload(NamedTuple):
-    """What a device does for the SA: XFRM_OFFLOAD_PACKET (4) in `flags` is the whole ESP path, without it the crypto only."""
+    """What a device does for the SA: with XFRM_OFFLOAD_PACKET (4) in `flags` the whole ESP path, else crypto only."""
 
     ifindex: int
     flags: int
@@ -142,6 +146,13 @@ class SA(NamedTuple):
     output_mark: Mark | None = None
     tfc_pad: int | None = None
     iptfs: Iptfs | None = None
+    key_bits: int | None = None  # length of the key of `algorithm`; the key itself never leaves the kernel
+    auth_key_bits: int | None = None
+    compression: str | None = None  # "deflate", of an IPComp SA
+    acquire_sequence: int = 0  # what the acquire that asked for it was numbered; 0 for none
+    nat_keepalive_seconds: int | None = None
+    mapping_threshold_seconds: int | None = None
+    care_of_address: str | None = None
 
     @property
     def key(self) -> tuple[str, int, int]:
@@ -151,7 +162,7 @@ class SA(NamedTuple):
     @property
     def larval(self) -> bool:
         """True for the placeholder of an allocated SPI or a pending acquire, which carries no traffic."""
-        return self.algorithm is None and self.auth_algorithm is None
+        return self.algorithm is None and self.auth_algorithm is None and self.compression is None
 
 
 class Template(NamedTuple):
@@ -165,6 +176,10 @@ class Template(NamedTuple):
     reqid: int
     mode: int
     optional: bool = False
+    share: int = 0
+    auth_algorithms: int = 0xFFFFFFFF  # bit masks of algorithm numbers that are allowed (aalgos, ealgos, calgos)
+    algorithms: int = 0xFFFFFFFF
+    compressions: int = 0xFFFFFFFF
 
 
 class Policy(NamedTuple):
@@ -183,6 +198,7 @@ class Policy(NamedTuple):
     offload: Offload | None = None
     counters: Counters | None = None
     lifetime: Lifetime | None = None
+    socket: bool = False  # set on one socket by its program (an IKE daemon's own), not an entry of the SPD
 
     @property
     def protects(self) -> bool:

@@ -49,6 +49,14 @@ class Flow:
 
 
 @dataclass(frozen=True, slots=True)
+class Spd:
+    """The SAs and policies of one network namespace."""
+
+    sas: tuple[SA, ...] = ()
+    policies: tuple[Policy, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class RouterState:
     """One immutable snapshot. `taken_at` in seconds since the epoch."""
 
@@ -56,8 +64,8 @@ class RouterState:
     links: tuple[Link, ...] = ()
     sas: tuple[SA, ...] = ()
     policies: tuple[Policy, ...] = ()
-    underlay: Mapping[str, tuple[SA, ...]] = field(default_factory=dict)
-    """SAs that live in other network namespaces (of cross-netns xfrm interfaces), by the namespace's name."""
+    underlay: Mapping[str, Spd] = field(default_factory=dict)
+    """SAs and policies of other network namespaces (the underlays of xfrm interfaces), by the namespace's name."""
     ruleset: Ruleset = field(default_factory=Ruleset)
     """What the kernel holds of our own tables; nothing of anybody else's."""
     hooked: frozenset[str] = frozenset()

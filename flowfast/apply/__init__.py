@@ -1,0 +1,6 @@
+"""Desired -> kernel: one transaction, a look at what the kernel really holds, and a retreat where that is not it."""
+
+from flowfast.apply.apply import Outcome, converge, remove
+from flowfast.apply.verify import verify
+
+__all__ = ["Outcome", "converge", "remove", "verify"]

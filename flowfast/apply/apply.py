@@ -1,0 +1,57 @@
+"""converge(): commits the difference in one transaction, verifies it, and retreats to the full path if it fails."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from flowfast.apply.verify import verify
+from flowfast.kernel import Kernel
+from flowfast.model.desired import Desired, Step
+from flowfast.model.reason import Reason
+from flowfast.model.state import RouterState
+from flowfast.model.transaction import Command
+from flowfast.observe import observe
+from flowfast.plan.diff import diff, remove_all
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What was done, what the router looks like now, and (if not held) why it was taken back."""
+
+    steps: tuple[Step, ...]
+    state: RouterState
+    failures: tuple[Reason, ...] = ()
+
+    @property
+    def held(self) -> bool:
+        """True where the kernel holds what was wanted."""
+        return not self.failures
+
+
+def commands_of(steps: Iterable[Step]) -> list[Command]:
+    """All commands, in order: one transaction."""
+    return [command for step in steps for command in step.commands]
+
+
+async def converge(kernel: Kernel, desired: Desired, state: RouterState, underlay_netns: Sequence[str] = ()) -> Outcome:
+    """Brings the kernel from `state` to `desired`. Nothing to do changes nothing, and drops no flow.
+
+    Where the kernel took the transaction but does not hold it, everything of ours is removed: the full L3 path is
+    always correct. Raises KernelError where it refused the transaction; then nothing was changed.
+    """
+    steps = tuple(diff(desired.ruleset, state.ruleset))
+    if steps:
+        kernel.nft.commit(commands_of(steps))
+        state = await observe(kernel, state.features, underlay_netns)
+    failures = tuple(verify(desired, state))
+    if failures:
+        await remove(kernel, state)
+        state = await observe(kernel, state.features, underlay_netns)
+    return Outcome(steps, state, failures)
+
+
+async def remove(kernel: Kernel, state: RouterState) -> tuple[Step, ...]:
+    """Takes everything of ours out of the kernel, in one transaction."""
+    steps = tuple(remove_all(state.ruleset))
+    if steps:
+        kernel.nft.commit(commands_of(steps))
+    return steps

@@ -1,0 +1,52 @@
+"""What status, top, the exporter and the demo are rendered from: one moment of a router, with its counters."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from flowfast.model.desired import Desired
+from flowfast.model.reason import Reason
+from flowfast.model.sa import Direction
+from flowfast.model.state import CounterValue, Flow, RouterState
+
+
+@dataclass(frozen=True, slots=True)
+class Traffic:
+    """Inner bytes (IP header included, ESP and outer header not) and packets as the SA counts them."""
+
+    bytes: int
+    packets: int
+
+
+@dataclass(frozen=True, slots=True)
+class Reconciles:
+    """What the controller did so far. Times in seconds since the epoch; None: not yet."""
+
+    total: int = 0
+    failed: int = 0
+    changes: int = 0
+    flushes: int = 0
+    events_lost: int = 0
+    last_success: float | None = None
+    last_seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """State, plan and counters of one moment. `flows` None: conntrack did not answer."""
+
+    state: RouterState
+    desired: Desired
+    failures: tuple[Reason, ...] = ()
+    full_path: Mapping[str, CounterValue] = field(default_factory=dict)
+    """Named counters of table inet flowfast: what the forward chain saw, `out_<slug>` and `in_<slug>`."""
+    before_flowtable: Mapping[str, CounterValue] = field(default_factory=dict)
+    """Named counters of table netdev flowfast: the same names before the flowtable, if counted, and guards' drops."""
+    flows: tuple[Flow, ...] | None = None
+    totals: Mapping[tuple[str, Direction], Traffic] = field(default_factory=dict)
+    """By tunnel name and direction (IN, OUT): accumulated over rekeys since the controller started."""
+    reconciles: Reconciles = field(default_factory=Reconciles)
+
+    @property
+    def reasons(self) -> tuple[Reason, ...]:
+        """Every reason that holds now: the planner's and the failures of the last apply."""
+        return tuple(sorted({*self.desired.reasons, *self.failures}))

@@ -1,0 +1,51 @@
+"""observe(): asks the kernel everything once and returns one RouterState."""
+
+import time
+from collections.abc import Iterable, Mapping
+
+from flowfast.kernel import Kernel
+from flowfast.model.nftables import Ruleset
+from flowfast.model.state import Feature, RouterState, Spd
+from flowfast.plan.ruleset import FLOWTABLE, INET, NETDEV
+
+SYSCTLS = (
+    "net.ipv4.ip_forward",
+    "net.ipv6.conf.all.forwarding",
+    "net.netfilter.nf_conntrack_acct",
+    "net.netfilter.nf_conntrack_max",
+    "net.netfilter.nf_conntrack_count",
+    "net.netfilter.nf_flowtable_udp_timeout",
+    "net.netfilter.nf_flowtable_tcp_timeout",
+)
+
+
+async def observe(kernel: Kernel, features: Mapping[str, Feature], underlay_netns: Iterable[str] = ()) -> RouterState:
+    """One snapshot. `features` were probed before: they do not change while the kernel runs.
+
+    Raises KernelError or Unavailable where a subsystem that is there does not answer; what is not there (a feature
+    without which its dump makes no sense) is simply empty.
+    """
+
+    def has(name: str) -> bool:
+        return name in features and features[name].present
+
+    sas, policies = (await kernel.xfrm.sas(), await kernel.xfrm.policies()) if has("xfrm") else ([], [])
+    underlay = {}
+    for netns in underlay_netns:
+        async with kernel.xfrm_in(netns) as there:
+            underlay[netns] = Spd(tuple(await there.sas()), tuple(await there.policies()))
+    links = await kernel.links.links()
+    ruleset = kernel.nft.read((INET, NETDEV)) if has("nftables") else Ruleset()
+    table = ruleset.tables.get(INET)
+    flowtable = table.flowtables.get(FLOWTABLE) if table else None
+    return RouterState(
+        taken_at=time.time(),
+        links=links,
+        sas=tuple(sas),
+        policies=tuple(policies),
+        underlay=underlay,
+        ruleset=ruleset,
+        hooked=kernel.nft.hooked(INET, flowtable) if flowtable else frozenset(),
+        features=features,
+        sysctls={name: kernel.system.sysctl(name) for name in SYSCTLS},
+    )

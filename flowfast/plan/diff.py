@@ -1,0 +1,187 @@
+"""diff(): from the ruleset that the kernel holds to the one that is wanted, as few changes as will do.
+
+All steps together are one transaction. Its order makes it safe at every instant, though the kernel switches it on as a
+whole: what is fast goes before its guard goes, and a guard comes before what is fast behind it
+(nf_tables_commit walks the transaction in order, net/netfilter/nf_tables_api.c).
+"""
+
+from collections.abc import Iterator, Mapping
+
+from flowfast.model.desired import Step
+from flowfast.model.nftables import Chain, Element, Flowtable, Ruleset, Set, Table, TableState, rule_hash
+from flowfast.model.transaction import (
+    AddChain,
+    AddCounter,
+    AddElements,
+    AddFlowtable,
+    AddRule,
+    AddSet,
+    AddTable,
+    Command,
+    DeleteChain,
+    DeleteCounter,
+    DeleteElements,
+    DeleteFlowtable,
+    DeleteSet,
+    DeleteTable,
+    FlushChain,
+)
+from flowfast.plan.ruleset import INET, NETDEV
+
+OWN = (INET, NETDEV)
+
+
+def diff(wanted: Ruleset, actual: Ruleset) -> list[Step]:
+    """The steps, in order; none where the kernel holds what is wanted."""
+    gone = [table for table in OWN if table in actual.tables and table not in wanted.tables]
+    changes = [
+        _TableDiff(state, actual.tables.get(table, TableState(table)), table not in actual.tables)
+        for table, state in wanted.tables.items()
+    ]
+    changes.sort(key=lambda change: OWN.index(change.table))  # inet first: takes flows off before guards move
+    # A flow that is fast already would never see the change: whatever takes something away, or changes a rule,
+    # takes all flows off, in the same transaction.
+    flush = any(change.restrictive for change in changes) or NETDEV in gone
+    steps = [Step(f"remove table {table}", (DeleteTable(table),), flushes=True) for table in gone if table == INET]
+    for change in changes:
+        steps += change.removals(flush=flush and change.table == INET)
+    steps += [Step(f"remove table {table}", (DeleteTable(table),), flushes=True) for table in gone if table == NETDEV]
+    for change in reversed(changes):
+        steps += change.additions(flush=flush and change.table == INET)
+    return [step for step in steps if step.commands]
+
+
+def flush_flows(actual: Ruleset) -> list[Command]:
+    """Takes every flow off the flowtable, and leaves the ruleset as it is: one transaction.
+
+    The chains that name the flowtable are emptied and filled again around its removal, from what the kernel's ruleset
+    must be (so pass the wanted one, which has the rules' text).
+    """
+    table = actual.tables.get(INET)
+    if table is None or not table.flowtables:
+        return []
+    users = _users(table)
+    commands: list[Command] = [FlushChain(INET, name) for name in users]
+    commands += [DeleteFlowtable(INET, name) for name in table.flowtables]
+    commands += [AddFlowtable(INET, flowtable) for flowtable in table.flowtables.values()]
+    commands += [AddRule(INET, name, rule) for name, chain in users.items() for rule in chain.rules]
+    return commands
+
+
+def remove_all(actual: Ruleset) -> list[Step]:
+    """The steps that leave nothing of ours: flows first, then the guards."""
+    return diff(Ruleset(), actual)
+
+
+def _users(state: TableState) -> dict[str, Chain]:
+    return {n: chain for n, chain in state.chains.items() if any("flow add @" in rule for rule in chain.rules)}
+
+
+def _same_rules(wanted: Chain, actual: Chain) -> bool:
+    return [rule_hash(rule) for rule in wanted.rules] == list(actual.rules)
+
+
+def _same_shape(wanted: Set, actual: Set) -> bool:
+    return (wanted.type, wanted.interval, wanted.data) == (actual.type, actual.interval, actual.data)
+
+
+def _missing(of: Mapping[Element, str], there: Mapping[Element, str]) -> dict[Element, str]:
+    return {key: data for key, data in of.items() if there.get(key) != data}
+
+
+class _TableDiff:
+    """One table, wanted and actual: what must go, and what must come."""
+
+    def __init__(self, wanted: TableState, actual: TableState, new: bool) -> None:
+        self.table: Table = wanted.table
+        self.wanted, self.actual, self.new = wanted, actual, new
+        self.dead_chains = [
+            name
+            for name, chain in actual.chains.items()
+            if name not in wanted.chains or wanted.chains[name].hook != chain.hook
+        ]
+        self.changed_chains = [
+            name
+            for name, chain in wanted.chains.items()
+            if name in actual.chains and name not in self.dead_chains and not _same_rules(chain, actual.chains[name])
+        ]
+        self.dead_sets = [
+            name
+            for name, there in actual.sets.items()
+            if name not in wanted.sets or not _same_shape(wanted.sets[name], there)
+        ]
+        if self.dead_sets:
+            # A set in use cannot be removed: its users, which we do not know from hashes, are all rebuilt.
+            self.changed_chains = [n for n in wanted.chains if n in actual.chains and n not in self.dead_chains]
+        self.dead_counters = sorted(actual.counters - wanted.counters)
+        self.lost = {
+            name: lost
+            for name, there in actual.sets.items()
+            if name not in self.dead_sets and (lost := _missing(there.elements, wanted.sets[name].elements))
+        }
+
+    @property
+    def restrictive(self) -> bool:
+        """True where flows that are fast now might not be allowed to be, or not unguarded."""
+        restricting_sets = [name for name in self.lost if self.wanted.sets[name].data is None]
+        return bool(self.dead_chains or self.changed_chains or self.dead_sets or restricting_sets) or any(
+            not self._grows(name) for name in self.actual.flowtables
+        )
+
+    def _grows(self, name: str) -> bool:
+        wanted, actual = self.wanted.flowtables.get(name), self.actual.flowtables[name]
+        return wanted is not None and _like(wanted, actual) and wanted.devices >= actual.devices
+
+    def removals(self, *, flush: bool) -> Iterator[Step]:
+        table = self.table
+        users = [name for name in _users(self.wanted) if name in self.actual.chains] if flush else []
+        emptied = dict.fromkeys([*self.changed_chains, *users, *self.dead_chains])
+        commands: list[Command] = [FlushChain(table, name) for name in emptied]
+        commands += [DeleteChain(table, name) for name in self.dead_chains]
+        if flush:
+            commands += [DeleteFlowtable(table, name) for name in self.actual.flowtables]
+        yield Step(_sentence("take out", table, "chain", [*emptied]), tuple(commands), flushes=flush)
+        for name, lost in self.lost.items():
+            keys = dict.fromkeys(lost, "")
+            yield Step(f"take {len(lost)} elements out of {table} {name}", (DeleteElements(table, name, keys),))
+        dead: list[Command] = [DeleteSet(table, name, self.actual.sets[name].keyword) for name in self.dead_sets]
+        dead += [DeleteCounter(table, name) for name in self.dead_counters]
+        names = [*self.dead_sets, *self.dead_counters]
+        yield Step(_sentence("remove from", table, "set or counter", names), tuple(dead))
+
+    def additions(self, *, flush: bool) -> Iterator[Step]:
+        table, wanted, actual = self.table, self.wanted, self.actual
+        if self.new:
+            yield Step(f"make table {table}", (AddTable(table),))
+        counters = sorted(wanted.counters - actual.counters)
+        yield Step(
+            _sentence("count in", table, "counter", counters), tuple(AddCounter(table, name) for name in counters)
+        )
+        for name, each in wanted.sets.items():
+            if name not in actual.sets or name in self.dead_sets:
+                yield Step(f"make {each.keyword} {table} {name}, {len(each.elements)} elements", (AddSet(table, each),))
+            elif more := _missing(each.elements, actual.sets[name].elements):
+                yield Step(f"add {len(more)} elements to {table} {name}", (AddElements(table, name, more),))
+        for name, flowtable in wanted.flowtables.items():
+            there = None if flush else actual.flowtables.get(name)
+            if there is None or there != flowtable:
+                devices = ", ".join(sorted(flowtable.devices))
+                yield Step(f"flowtable {name} on {devices}", (AddFlowtable(table, flowtable),))
+        users = _users(wanted) if flush else {}
+        for name, chain in wanted.chains.items():
+            commands: list[Command] = []
+            if name not in actual.chains or name in self.dead_chains:
+                commands.append(AddChain(table, name, chain.hook))
+            elif name not in self.changed_chains and name not in users:
+                continue
+            commands += [AddRule(table, name, rule) for rule in chain.rules]
+            yield Step(f"chain {table} {name}, {len(chain.rules)} rules", tuple(commands))
+
+
+def _like(one: Flowtable, other: Flowtable) -> bool:
+    return (one.hook, one.priority, one.counter) == (other.hook, other.priority, other.counter)
+
+
+def _sentence(verb: str, table: Table, noun: str, names: list[str]) -> str:
+    shown = ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
+    return f"{verb} {table}: {noun}{'s' if len(names) > 1 else ''} {shown}"

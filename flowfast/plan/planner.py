@@ -1,0 +1,152 @@
+"""plan(): what this router should hold, the path of every tunnel and direction, and every reason that says no."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+
+from flowfast.config.schema import Config
+from flowfast.model.desired import Desired
+from flowfast.model.nftables import Ruleset
+from flowfast.model.reason import Reason, Severity
+from flowfast.model.state import RouterState
+from flowfast.model.tunnel import Path, Topology, Tunnel, TunnelPath
+from flowfast.plan.ruleset import Wanted, build
+from flowfast.plan.spd import SpdRegions, cut
+from flowfast.plan.tunnels import find_tunnels
+
+NEEDED = ("flowtable", "rt_ipsec", "concat_interval_sets")
+"""Without these features there is no fast path at all."""
+GUARD_NEEDS = ("meta_ipsec_netdev", "concat_interval_sets")
+"""Without these there is no guard, and so no fast path for what arrives on the WAN."""
+
+
+@dataclass(slots=True)
+class _Devices:
+    lan: frozenset[str]
+    wan: frozenset[str]
+    reasons: list[Reason] = field(default_factory=list)
+
+
+def plan(state: RouterState, config: Config) -> Desired:
+    """Pure: the same state and config give the same answer. Raises nothing; what cannot be is a Reason."""
+    tunnels = find_tunnels(state, config)
+    reasons = [
+        feature.reason for name in NEEDED if (feature := state.features.get(name)) and feature.reason is not None
+    ]
+    if config.offload.mode == "off" or not all(state.has(name) for name in NEEDED):
+        why = reasons[0] if reasons else _switched_off(state)
+        paths = tuple(TunnelPath(tunnel, _full(why), _full(why)) for tunnel in tunnels)
+        return Desired(Ruleset(), paths, tuple(reasons) or (why,))
+
+    devices = _devices(state, config)
+    regions = cut(state, tunnels, counting=config.accounting != "off")
+    guarded, no_guard = _guarded(state, config, devices, tunnels, regions)
+    interfaces = {t.interface: t for t in tunnels if t.interface is not None and t.offload and _up(state, t.interface)}
+    wanted = Wanted(
+        lan=devices.lan,
+        guarded=guarded,
+        interfaces=interfaces,
+        regions=regions,
+        tunnels=tunnels,
+        protocols=tuple(config.offload.protocols),
+        counting=config.accounting != "off",
+        counting_precisely=config.accounting == "precise" and state.has("counter_map"),
+        clamp_mss=config.offload.clamp_mss,
+        endpoints=_endpoints(tunnels),
+    )
+    paths = tuple(_paths(tunnel, wanted, regions, no_guard) for tunnel in tunnels)
+    said = {path.reason: None for pair in paths for path in (pair.tx, pair.rx) if path.reason is not None}
+    return Desired(
+        build(wanted) if devices.lan else Ruleset(), paths, tuple(sorted({*devices.reasons, *said, *no_guard}))
+    )
+
+
+def _switched_off(state: RouterState) -> Reason:
+    if state.features:
+        return Reason("OFF", "offload", "the fast path is switched off (offload.mode: off)", severity=Severity.INFO)
+    return Reason("NOT_PROBED", "kernel", "its features were not probed", "report this as a bug", Severity.ERROR)
+
+
+def matching(state: RouterState, patterns: Sequence[str]) -> frozenset[str]:
+    """The devices that are there and match one of the patterns (names or globs)."""
+    return frozenset(link.name for link in state.links for pattern in patterns if fnmatchcase(link.name, pattern))
+
+
+def _devices(state: RouterState, config: Config) -> _Devices:
+    wan = matching(state, config.devices.wan)
+    interfaces = frozenset(link.name for link in state.links if link.is_xfrm)
+    # A glob may catch both; an xfrm interface is a tunnel's end, never the LAN.
+    lan = matching(state, config.devices.lan) - wan - interfaces
+    reasons = [
+        Reason("DEVICE_MISSING", pattern, "no device of that name is there now", "it joins when it appears")
+        for patterns in (config.devices.lan, config.devices.wan)
+        for pattern in patterns
+        if not matching(state, [pattern])
+    ]
+    return _Devices(lan, wan - interfaces, reasons)
+
+
+def _guarded(
+    state: RouterState, config: Config, devices: _Devices, tunnels: tuple[Tunnel, ...], regions: SpdRegions
+) -> tuple[frozenset[str], tuple[Reason, ...]]:
+    """The WAN devices that may be in the flowtable; or the reason why none may."""
+    if not any(tunnel.topology is Topology.POLICY for tunnel in tunnels):
+        return frozenset(), ()  # interfaces bring their own traffic in: the WAN has nothing to win
+    if config.offload.mode == "outbound-only":
+        sentence = "inbound keeps to the full path: WAN not in devices, mode outbound-only"
+        return frozenset(), (Reason("OUTBOUND_ONLY", "offload", sentence, severity=Severity.INFO),)
+    for name in GUARD_NEEDS:
+        if not state.has(name):
+            feature = state.features.get(name)
+            remedy = feature.reason.remedy if feature and feature.reason else ""
+            sentence = f"without {name} no guard can be written, so the WAN stays out of the flowtable"
+            return frozenset(), (Reason("NO_GUARD", "kernel", sentence, remedy),)
+    if not regions.complete:
+        sentence = "the policies overlap too much for a guard, so the WAN stays out of the flowtable"
+        return frozenset(), (Reason("NO_GUARD", "policies", sentence, "use selectors that do not overlap"),)
+    if not devices.wan:
+        sentence = "no WAN device, so inbound keeps to the full path"
+        return frozenset(), (Reason("NO_WAN", "devices.wan", sentence, "name the device that ESP arrives on"),)
+    return devices.wan, ()
+
+
+def _endpoints(tunnels: tuple[Tunnel, ...]) -> dict[int, frozenset[str]]:
+    ends = {tunnel.key.local for tunnel in tunnels if tunnel.key.netns is None and tunnel.key.local}
+    return {2: frozenset(end for end in ends if ":" not in end), 10: frozenset(end for end in ends if ":" in end)}
+
+
+def _up(state: RouterState, name: str) -> bool:
+    link = state.link(name)
+    return link is not None and link.up
+
+
+def _full(reason: Reason) -> Path:
+    return Path(False, reason.sentence, reason)
+
+
+def _paths(tunnel: Tunnel, wanted: Wanted, regions: SpdRegions, no_guard: tuple[Reason, ...]) -> TunnelPath:
+    why = _why_not(tunnel, wanted, regions)
+    if why is not None:
+        return TunnelPath(tunnel, _full(why), _full(why))
+    if tunnel.topology is Topology.POLICY:
+        rx = _full(no_guard[0]) if no_guard else Path(True, "behind guard")
+        return TunnelPath(tunnel, Path(True, "bundle cached"), rx)
+    how = "lookup and bundle per packet" if tunnel.topology is Topology.INTERFACE else "lookup in the underlay's netns"
+    held = "held by the interface" if tunnel.topology is Topology.INTERFACE else "policy enforced by the kernel"
+    return TunnelPath(tunnel, Path(True, how), Path(True, held))
+
+
+def _why_not(tunnel: Tunnel, wanted: Wanted, regions: SpdRegions) -> Reason | None:
+    if not tunnel.offload:
+        return Reason("EXCLUDED", tunnel.name, "kept on the full path by the config", severity=Severity.INFO)
+    if not wanted.lan:
+        return Reason("NO_LAN", tunnel.name, "no LAN device is there", "name it under devices.lan", Severity.ERROR)
+    if refused := regions.refused.get(tunnel.key):
+        return refused
+    if tunnel.topology is Topology.POLICY or tunnel.interface in wanted.interfaces:
+        return None
+    if tunnel.interface is None:
+        sentence = f"no xfrm interface here has if_id {tunnel.key.if_id}"
+        remedy = f"ip link add ipsec0 type xfrm if_id {tunnel.key.if_id}"
+        return Reason("NO_INTERFACE", tunnel.name, sentence, remedy)
+    return Reason("INTERFACE_DOWN", tunnel.name, f"{tunnel.interface} is down", f"ip link set {tunnel.interface} up")

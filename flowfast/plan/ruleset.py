@@ -1,0 +1,214 @@
+"""Builds the ruleset that is wanted: two tables of our own, as sets, maps and few rules.
+
+The cost of a packet does not grow with the number of tunnels, and everything that a rule says is in its text, so that a
+hash of the text tells whether the kernel still holds it. What stands where, and why, is design.md's "The ruleset".
+"""
+
+import hashlib
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from flowfast.model.nftables import Chain, Element, Flowtable, Hook, Ruleset, Set, Table, TableState, quoted
+from flowfast.model.tunnel import Topology, Tunnel
+from flowfast.plan.spd import SpdRegions
+
+INET = Table("inet", "flowfast")
+NETDEV = Table("netdev", "flowfast")
+FLOWTABLE = "fast"
+GUARD_PRIORITY = -10  # before the flowtable (0), on the same ingress hook
+COUNT_PRIORITY = -9  # after the guard: what it drops is nobody's traffic
+LAST = 2147483000  # after every other forward chain: we only see what all of them accepted
+
+_FAMILIES = {2: ("ip", "4", "ipv4_addr"), 10: ("ip6", "6", "ipv6_addr")}
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What the planner decided, in the terms of the ruleset."""
+
+    lan: frozenset[str]
+    guarded: frozenset[str]
+    """WAN devices that are in the flowtable, each behind its guard."""
+    interfaces: Mapping[str, Tunnel]
+    """xfrm interfaces whose traffic may be fast."""
+    regions: SpdRegions
+    tunnels: tuple[Tunnel, ...]
+    protocols: tuple[str, ...] = ("tcp", "udp")
+    counting: bool = False
+    counting_precisely: bool = False
+    clamp_mss: bool = True
+    endpoints: Mapping[int, frozenset[str]] = field(default_factory=dict)
+    """Outer addresses of ours by family: IKE and NAT-T to them is never plaintext of a tunnel."""
+
+    @property
+    def devices(self) -> frozenset[str]:
+        """Everything that the flowtable is hooked on."""
+        return self.lan | self.guarded | frozenset(self.interfaces)
+
+
+def identifier(name: str) -> str:
+    """A device name as part of an nft identifier; with a hash where a character had to go."""
+    plain = re.sub(r"[^A-Za-z0-9_]", "_", name)
+    return plain if plain == name else f"{plain}_{hashlib.sha256(name.encode()).hexdigest()[:6]}"
+
+
+def build(wanted: Wanted) -> Ruleset:
+    """The whole ruleset. Without a guarded device or precise counting there is no netdev table."""
+    inet = _inet(wanted)
+    netdev = _netdev(wanted)
+    tables = {INET: inet}
+    if netdev.chains:
+        tables[NETDEV] = netdev
+    return Ruleset(tables)
+
+
+def _pair_set(name: str, family: int, elements: Iterable[Element]) -> Set:
+    kind = _FAMILIES[family][2]
+    return Set(name, f"{kind} . {kind}", interval=True, elements=dict.fromkeys(elements, ""))
+
+
+def _pair_map(name: str, family: int, direction: str, owners: Mapping[tuple[str, str], Tunnel]) -> Set:
+    kind = _FAMILIES[family][2]
+    elements: dict[Element, str] = {pair: f"{direction}_{tunnel.slug}" for pair, tunnel in owners.items()}
+    return Set(name, f"{kind} . {kind}", interval=True, data="counter", elements=elements)
+
+
+def _named(things: Iterable[Set]) -> dict[str, Set]:
+    return {thing.name: thing for thing in things}
+
+
+def _inet(wanted: Wanted) -> TableState:
+    sets = [_pair_set(f"fast{_FAMILIES[f][1]}", f, pairs) for f, pairs in wanted.regions.fast.items()]
+    if wanted.counting:
+        sets += _counting_maps(wanted)
+    forward = _counting_rules(wanted) if wanted.counting else []
+    if wanted.clamp_mss:
+        clamp = "tcp flags & (syn | rst) == syn tcp option maxseg size set rt mtu"
+        forward.append(f"rt ipsec exists {clamp}")
+        if wanted.interfaces:
+            forward.append(f"oifname {quoted(wanted.interfaces)} {clamp}")
+    forward.append("jump to_flowtable")
+    return TableState(
+        INET,
+        chains={
+            # The jump's target first: a rule can only name a chain that is there.
+            "to_flowtable": Chain("to_flowtable", tuple(_offload_rules(wanted))),
+            "forward": Chain("forward", tuple(forward), Hook("filter", "forward", LAST)),
+        },
+        sets=_named(sets),
+        flowtables={FLOWTABLE: Flowtable(FLOWTABLE, wanted.devices)},
+        counters=_counters(wanted) if wanted.counting else frozenset(),
+    )
+
+
+def _counters(wanted: Wanted) -> frozenset[str]:
+    return frozenset(f"{way}_{tunnel.slug}" for tunnel in wanted.tunnels for way in ("out", "in"))
+
+
+def _counting_maps(wanted: Wanted) -> list[Set]:
+    maps = []
+    for family, (_, digit, _) in _FAMILIES.items():
+        maps.append(_pair_map(f"out{digit}", family, "out", wanted.regions.outbound.get(family, {})))
+        maps.append(_pair_map(f"in{digit}", family, "in", wanted.regions.inbound.get(family, {})))
+    return maps
+
+
+def _counting_rules(wanted: Wanted) -> list[str]:
+    """Full-path traffic by tunnel. An interface's own counter where there is one, by prefixes elsewhere."""
+    rules = []
+    for name, tunnel in sorted(wanted.interfaces.items()):
+        rules.append(f'oifname "{name}" counter name out_{tunnel.slug}')
+        rules.append(f'iifname "{name}" counter name in_{tunnel.slug}')
+    for ip, digit, _ in _FAMILIES.values():
+        rules.append(f"rt ipsec exists counter name {ip} saddr . {ip} daddr map @out{digit}")
+        rules.append(f"meta ipsec exists counter name {ip} saddr . {ip} daddr map @in{digit}")
+    return rules
+
+
+def _offload_rules(wanted: Wanted) -> list[str]:
+    """A flow is added only for an established connection, by a packet from the LAN that will be encrypted, and only
+    where the packets that come back are guarded: their addresses as on the wire are those of the conntrack tuple
+    of the other direction, whatever NAT does."""
+    protocols = ", ".join(sorted(wanted.protocols))
+    rules = [
+        f"meta l4proto != {{ {protocols} }} return",
+        "ct state != established return",
+        f"iifname != {quoted(wanted.lan)} return",
+        # IKE and NAT-T to a router's own address pass the guard: they must never be a flow.
+        "udp sport { 500, 4500 } return",
+        "udp dport { 500, 4500 } return",
+    ]
+    if wanted.regions.fast:
+        for ip, digit, _ in _FAMILIES.values():
+            for direction, other in (("original", "reply"), ("reply", "original")):
+                rules.append(
+                    f"rt ipsec exists ct direction {direction} "
+                    f"ct {other} {ip} saddr . ct {other} {ip} daddr @fast{digit} flow add @{FLOWTABLE}"
+                )
+    if wanted.interfaces:
+        rules.append(f"oifname {quoted(wanted.interfaces)} flow add @{FLOWTABLE}")
+    return rules
+
+
+def _netdev(wanted: Wanted) -> TableState:
+    sets: list[Set] = []
+    chains: dict[str, Chain] = {}
+    counters: set[str] = set()
+    if wanted.guarded:
+        for family, (_, digit, kind) in _FAMILIES.items():
+            sets.append(_pair_set(f"guarded{digit}", family, wanted.regions.guarded.get(family, ())))
+            own: dict[Element, str] = {(address,): "" for address in wanted.endpoints.get(family, frozenset())}
+            sets.append(Set(f"own{digit}", kind, elements=own))
+    for device in sorted(wanted.guarded):
+        counters.add(f"guard_{identifier(device)}")
+        for chain in _guard(device):
+            chains[chain.name] = chain
+    if wanted.counting_precisely:
+        sets += _counting_maps(wanted)
+        counters |= _counters(wanted)
+        for chain in _precise(wanted):
+            chains[chain.name] = chain
+    return TableState(NETDEV, chains=chains, sets=_named(sets), counters=frozenset(counters))
+
+
+def _guard(device: str) -> tuple[Chain, Chain]:
+    """Drops what claims to be a tunnel's inner packet but came without IPsec, before the flowtable can take it.
+
+    Only protocols that a flow can have: everything else meets the kernel's policy check on the full path. ESP itself
+    leaves after two comparisons.
+    """
+    slug = identifier(device)
+    plaintext = [f"{ip} daddr @own{digit} udp dport {{ 500, 4500 }} return" for ip, digit, _ in _FAMILIES.values()] + [
+        f"{ip} saddr . {ip} daddr @guarded{digit} counter name guard_{slug} drop" for ip, digit, _ in _FAMILIES.values()
+    ]
+    return (
+        Chain(f"plaintext_{slug}", tuple(plaintext)),
+        Chain(
+            f"guard_{slug}",
+            (f"meta ipsec missing meta l4proto {{ 6, 17, 47 }} jump plaintext_{slug}",),
+            Hook("filter", "ingress", GUARD_PRIORITY, device=device),
+        ),
+    )
+
+
+def _precise(wanted: Wanted) -> list[Chain]:
+    """Counts inner bytes before the flowtable, in the unit of the forward chain's counters."""
+    chains = []
+    for device in sorted(wanted.lan):
+        rules = tuple(f"counter name {ip} saddr . {ip} daddr map @out{digit}" for ip, digit, _ in _FAMILIES.values())
+        hook = Hook("filter", "ingress", COUNT_PRIORITY, device=device)
+        chains.append(Chain(f"count_{identifier(device)}", rules, hook))
+    for device in sorted(wanted.guarded):
+        rules = tuple(
+            f"meta ipsec exists counter name {ip} saddr . {ip} daddr map @in{digit}"
+            for ip, digit, _ in _FAMILIES.values()
+        )
+        hook = Hook("filter", "ingress", COUNT_PRIORITY, device=device)
+        chains.append(Chain(f"count_{identifier(device)}", rules, hook))
+    for device, tunnel in sorted(wanted.interfaces.items()):
+        if tunnel.topology is not Topology.POLICY:
+            for way, hook_name in (("in", "ingress"), ("out", "egress")):
+                hook = Hook("filter", hook_name, COUNT_PRIORITY, device=device)
+                chains.append(Chain(f"count_{way}_{identifier(device)}", (f"counter name {way}_{tunnel.slug}",), hook))
+    return chains
