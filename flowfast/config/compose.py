@@ -17,8 +17,9 @@ from flowfast.config.tree import Entries, Leaf, Listing, Node, Places
 MAX_DEPTH = 20  # the schema needs five
 MAX_NODES = 2_000_000  # aliases counted as often as they are used: 100 000 tunnels fit, a bomb does not
 
-# What YAML allows in a file (1.1, section 4.1.1): PyYAML refuses the rest too, but without a line.
-_NOT_YAML = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+# What YAML allows in a file (1.1, section 4.1.1): PyYAML refuses the rest too, but without a line. Also not allowed: a
+# byte order mark within the text, of which PyYAML's two parsers think differently.
+_NOT_YAML = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufefe\uff00-\ufffd\U00010000-\U0010ffff]")
 _KINDS = {
     "int": Kind.NUMBER,
     "float": Kind.NUMBER,

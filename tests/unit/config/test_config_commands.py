@@ -1,0 +1,140 @@
+"""`flowfast check` and `flowfast schema`, as typed."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import jsonschema
+import pytest
+import yaml
+from click.testing import CliRunner
+
+from flowfast.cli.check import check
+from flowfast.cli.schema import schema
+from flowfast.config.hints import _keys
+from flowfast.config.load import load
+from flowfast.config.problem import dotted
+from flowfast.config.schema import json_schema
+
+ROOT = Path(__file__).parents[3]
+RULES = sorted((ROOT / "rules").glob("*.yaml"))
+BAD = "devices:\n  lan: [lan0]\n  wna: [wan0]\n"
+
+
+def written(tmp_path: Path, text: str) -> str:
+    path = tmp_path / "site.yaml"
+    path.write_text(text)
+    return str(path)
+
+
+def test_check_says_ok_and_what_it_read(tmp_path: Path) -> None:
+    path = written(tmp_path, "devices: {lan: [lan0], wan: [wan0]}\ntunnels: {a: {if_id: 1}}\n")
+    result = CliRunner().invoke(check, [path])
+    assert (result.exit_code, result.output) == (
+        0,
+        f"{path}: ok (LAN lan0; WAN wan0; 1 tunnel named; offload guarded)\n",
+    )
+
+
+def test_check_prints_a_line_each_to_stderr_and_exits_2(tmp_path: Path) -> None:
+    path = written(tmp_path, BAD)
+    result = CliRunner().invoke(check, [path])
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr == f'{path}:3:3: devices.wna: unknown key (did you mean "wan"?)\n'
+
+
+def test_check_json_is_a_list_of_problems(tmp_path: Path) -> None:
+    path = written(tmp_path, BAD)
+    result = CliRunner().invoke(check, [path, "--json"])
+    assert result.exit_code == 2
+    assert json.loads(result.stdout) == [
+        {
+            "file": path,
+            "line": 3,
+            "column": 3,
+            "object": "devices.wna",
+            "sentence": "unknown key",
+            "remedy": 'did you mean "wan"?',
+        }
+    ]
+
+
+def test_check_json_of_a_right_file_is_an_empty_list() -> None:
+    result = CliRunner().invoke(check, [str(RULES[0]), "--json"])
+    assert (result.exit_code, json.loads(result.stdout)) == (0, [])
+
+
+def test_schema_prints_the_schema() -> None:
+    result = CliRunner().invoke(schema, [])
+    assert result.exit_code == 0
+    assert json.loads(result.stdout) == json_schema()
+
+
+def test_the_schema_is_a_schema_and_every_key_is_described() -> None:
+    found = json_schema()
+    jsonschema.Draft202012Validator.check_schema(found)
+    sections = [found, *found["$defs"].values()]
+    for section in sections:
+        assert section["description"]
+        for name, field in section.get("properties", {}).items():
+            described = field if "$ref" not in field else found["$defs"][field["$ref"].rpartition("/")[2]]
+            assert described["description"], name
+
+
+@pytest.mark.parametrize("path", RULES, ids=lambda path: path.name)
+def test_the_schema_takes_every_example(path: Path) -> None:
+    jsonschema.validate(yaml.safe_load(path.read_text()), json_schema(), cls=jsonschema.Draft202012Validator)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{}",
+        "devices: {lan: []}",
+        "devices: {lan: [a], wan: [b], x: 1}",
+        "devices: {lan: [a]}\nversion: 2",
+        "devices: {lan: [a]}\noffload: {mode: fast}",
+        "devices: {lan: [a]}\ntunnels: {'a b': {if_id: 1}}",
+        "devices: {lan: [a]}\ntunnels: {a: {if_id: -1}}",
+        "devices: {lan: [a]}\nloop: {debounce_ms: 51}",
+        "devices: {lan: [a]}\nstate_dir: here",
+    ],
+)
+def test_the_schema_refuses_what_load_refuses(text: str, tmp_path: Path) -> None:
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(yaml.safe_load(text), json_schema(), cls=jsonschema.Draft202012Validator)
+    assert CliRunner().invoke(check, [written(tmp_path, text)]).exit_code == 2
+
+
+def test_the_commands_import_nothing_heavy() -> None:
+    code = (
+        "import sys, flowfast.cli.check, flowfast.cli.schema\n"
+        "print([name for name in ('pydantic', 'rich', 'yaml') if name in sys.modules])"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+def reference() -> str:
+    return (ROOT / "docs" / "config.md").read_text()
+
+
+@pytest.mark.parametrize("path", list(_keys()), ids=dotted)
+def test_the_reference_has_every_key_under_a_heading(path: tuple[str, ...]) -> None:
+    assert f"# `{dotted(path)}`" in reference()
+
+
+def test_every_heading_of_the_reference_is_a_key_and_has_an_example() -> None:
+    known = {dotted(path) for path in _keys()}
+    for part in reference().split("# `")[1:]:
+        name, _, body = part.partition("`")
+        assert name in known
+        assert "```yaml" in body, name
+
+
+def test_every_example_of_the_reference_loads(tmp_path: Path) -> None:
+    examples = [part.partition("```")[0] for part in reference().split("```yaml\n")[1:]]
+    assert len(examples) > 20
+    for example in examples:
+        text = example if "devices:" in example else "devices: {lan: [lan0], wan: [wan0]}\n" + example
+        assert load(written(tmp_path, text)).config.devices.lan
