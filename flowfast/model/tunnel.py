@@ -56,7 +56,7 @@ class Tunnel:
     @property
     def slug(self) -> str:
         """The name as an nft identifier: unchanged where it is one, with a hash where it had to be changed."""
-        plain = re.sub(r"[^A-Za-z0-9_]", "_", self.name)
+        plain = re.sub(r"[^A-Za-z0-9_.-]", "_", self.name)
         return plain if plain == self.name else f"{plain}_{hashlib.sha256(self.name.encode()).hexdigest()[:6]}"
 
 

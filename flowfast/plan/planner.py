@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
 
+from flowfast.config.devices import matching
 from flowfast.config.schema import Config
 from flowfast.model.desired import Desired
 from flowfast.model.nftables import Ruleset
@@ -67,21 +67,20 @@ def _switched_off(state: RouterState) -> Reason:
     return Reason("NOT_PROBED", "kernel", "its features were not probed", "report this as a bug", Severity.ERROR)
 
 
-def matching(state: RouterState, patterns: Sequence[str]) -> frozenset[str]:
-    """The devices that are there and match one of the patterns (names or globs)."""
-    return frozenset(link.name for link in state.links for pattern in patterns if fnmatchcase(link.name, pattern))
+def _there(state: RouterState, patterns: Sequence[str]) -> frozenset[str]:
+    return frozenset(matching(patterns, (link.name for link in state.links)))
 
 
 def _devices(state: RouterState, config: Config) -> _Devices:
-    wan = matching(state, config.devices.wan)
+    wan = _there(state, config.devices.wan)
     interfaces = frozenset(link.name for link in state.links if link.is_xfrm)
     # A glob may catch both; an xfrm interface is a tunnel's end, never the LAN.
-    lan = matching(state, config.devices.lan) - wan - interfaces
+    lan = _there(state, config.devices.lan) - wan - interfaces
     reasons = [
         Reason("DEVICE_MISSING", pattern, "no device of that name is there now", "it joins when it appears")
         for patterns in (config.devices.lan, config.devices.wan)
         for pattern in patterns
-        if not matching(state, [pattern])
+        if not _there(state, [pattern])
     ]
     return _Devices(lan, wan - interfaces, reasons)
 

@@ -49,7 +49,7 @@ class Wanted:
 
 def identifier(name: str) -> str:
     """A device name as part of an nft identifier; with a hash where a character had to go."""
-    plain = re.sub(r"[^A-Za-z0-9_]", "_", name)
+    plain = re.sub(r"[^A-Za-z0-9_.-]", "_", name)
     return plain if plain == name else f"{plain}_{hashlib.sha256(name.encode()).hexdigest()[:6]}"
 
 
