@@ -12,9 +12,26 @@ from flowfast.lab.cpio import Entry, archive
 PORTS = ("stdout", "stderr", "control")
 """Names of the virtio-serial ports. On "control" the guest says "started" and then "exit N"."""
 
+FSTAB = """\
+run /root/run tmpfs mode=755
+tmp /root/tmp tmpfs mode=1777
+devpts /dev/pts devpts gid=5,mode=620,ptmxmode=666
+shm /dev/shm tmpfs mode=1777
+cgroup /sys/fs/cgroup cgroup2 defaults
+bpf /sys/fs/bpf bpf defaults
+tracefs /sys/kernel/tracing tracefs defaults
+debugfs /sys/kernel/debug debugfs defaults
+src /lower/src 9p trans=virtio,version=9p2000.L,msize=512000,cache=loose,ro
+src /root/src overlay lowerdir=/lower/src,upperdir=/upper/src,workdir=/upper/srcwork
+pycache /root/pycache/src 9p trans=virtio,version=9p2000.L,msize=512000,cache=mmap
+"""
+
+SHARE = "share /root/share 9p trans=virtio,version=9p2000.L,msize=512000,cache=none\n"
+
 INIT = """\
 #!/bin/busybox sh
-# In the first root: load what reaches the real one, and lay a RAM disk over it, so that /etc and /var can be written.
+# In the first root: load what reaches the real one, lay a RAM disk over it, so that /etc and /var can be written, and
+# mount there what systemd would have. One busybox process for many steps: each exec costs 10 ms under emulation.
 b=/bin/busybox
 $b mount -t proc proc /proc
 $b mount -t sysfs sysfs /sys
@@ -22,45 +39,30 @@ $b mount -t devtmpfs dev /dev
 for module in /modules/*; do $b insmod $module; done
 $b mount -t ext4 -o ro,noatime /dev/vda /lower
 $b mount -t tmpfs -o size=75% upper /upper
-$b mkdir /upper/root /upper/work /upper/src /upper/srcwork
+$b mkdir /upper/root /upper/work /upper/src /upper/srcwork /dev/pts /dev/shm
 $b mount -t overlay -o lowerdir=/lower,upperdir=/upper/root,workdir=/upper/work root /root
+$b mount -a
 for folder in dev proc sys; do $b mount --move /$folder /root/$folder; done
-$b mount -t 9p -o trans=virtio,version=9p2000.L,msize=512000,cache=loose,ro src /lower/src
-$b mount -t overlay -o lowerdir=/lower/src,upperdir=/upper/src,workdir=/upper/srcwork src /root/src
-$b mount -t tmpfs run /root/run
-$b mkdir /root/run/lab
-$b cp /lab/* /root/run/lab/
-exec $b switch_root /root /run/lab/main
+$b mkdir /root/run/netns /root/run/lock /root/run/lab
+$b cp /lab/* /bin/busybox /root/run/lab/
+exec $b switch_root /root /run/lab/busybox sh /run/lab/main
 """
 
 MAIN = """\
-#!/bin/sh
-# In the real root, as PID 1: what systemd would have mounted, then the command, then its exit code.
+# In the real root, as PID 1: run the command, tell its exit code, power off.
 export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
-export HOME=/root LANG=C.UTF-8 TERM=${TERM:-linux} PYTHONPYCACHEPREFIX=/pycache
-mkdir -p /run/netns /run/lock /dev/pts /dev/shm
-mount -t devpts -o gid=5,mode=620,ptmxmode=666 devpts /dev/pts
-mount -t tmpfs shm /dev/shm
-mount -t tmpfs tmp /tmp
-mount -t cgroup2 cgroup /sys/fs/cgroup
-mount -t bpf bpf /sys/fs/bpf
-mount -t tracefs tracefs /sys/kernel/tracing
-mount -t debugfs debugfs /sys/kernel/debug
-mount -t 9p -o trans=virtio,version=9p2000.L,msize=512000,cache=mmap pycache /pycache/src
-mount -t 9p -o trans=virtio,version=9p2000.L,msize=512000,cache=none share /share 2>/dev/null
-ln -s /proc/self/fd /dev/fd
-ln -s /proc/self/fd/0 /dev/stdin
-ln -s /proc/self/fd/1 /dev/stdout
-ln -s /proc/self/fd/2 /dev/stderr
-hostname -F /etc/hostname
-ip link set lo up
-[ -d /sys/bus/virtio/drivers/virtio_net ] || ! grep -qs . /run/lab/nics || modprobe -a virtio_net
-
+export HOME=/root LANG=C.UTF-8 PYTHONPYCACHEPREFIX=/pycache
+b=/run/lab/busybox
+$b ln -s /proc/self/fd /dev/fd
+$b ln -s fd/0 /dev/stdin
+$b ln -s fd/1 /dev/stdout
+$b ln -s fd/2 /dev/stderr
+$b ip link set lo up
+echo flowfast > /proc/sys/kernel/hostname
 for port in /sys/class/virtio-ports/*; do
-    read -r name < $port/name
-    ln -s /dev/${port##*/} /run/lab/$name
+    read -r name < $port/name && eval $name=/dev/${port##*/}
 done
-exec 3> /run/lab/control
+exec 3> $control
 cd /src
 echo started >&3
 . /run/lab/command
@@ -72,10 +74,11 @@ sleep 60
 
 EXEC = """\
 # The ports can be opened once and are no files: between them and the command stand pipes, which every program knows.
-mkfifo /run/lab/out /run/lab/err
-cat < /run/lab/out > /run/lab/stdout & out=$!
-cat < /run/lab/err > /run/lab/stderr & err=$!
-{command} < /dev/null > /run/lab/out 2> /run/lab/err 3>&-
+# env, because this shell would run busybox's own idea of `sh` or `ip`.
+$b mkfifo /run/lab/out /run/lab/err
+$b cat < /run/lab/out > $stdout & out=$!
+$b cat < /run/lab/err > $stderr & err=$!
+/usr/bin/env -- {command} < /dev/null > /run/lab/out 2> /run/lab/err 3>&-
 code=$?
 # What it left running would keep the pipes open.
 for process in /proc/[0-9]*; do
@@ -86,8 +89,8 @@ wait $out $err
 """
 
 SHELL = """\
-stty -F /dev/hvc0 rows {rows} cols {columns}
-TERM={term} setsid -c {command} < /dev/hvc0 > /dev/hvc0 2>&1 3>&-
+$b stty -F /dev/hvc0 rows {rows} cols {columns}
+TERM={term} $b setsid -c /usr/bin/env -- {command} < /dev/hvc0 > /dev/hvc0 2>&1 3>&-
 code=$?
 """
 
@@ -102,14 +105,16 @@ def shell_script(argv: Sequence[str], rows: int, columns: int, term: str) -> str
     return SHELL.format(command=shlex.join(argv), rows=rows, columns=columns, term=shlex.quote(term))
 
 
-def first_files(command: str, nics: int) -> bytes:
+def first_files(command: str, share: bool) -> bytes:
     """The machine's part of the initrd: /init and /lab with the second script and the command to run."""
+    fstab = FSTAB + SHARE if share else FSTAB
     return archive(
         [
             Entry("init", INIT.encode(), executable=True),
             Entry("lab"),
-            Entry("lab/main", MAIN.encode(), executable=True),
+            Entry("lab/main", MAIN.encode()),
             Entry("lab/command", command.encode()),
-            Entry("lab/nics", b"x" * nics),
+            Entry("etc"),
+            Entry("etc/fstab", fstab.encode()),
         ]
     )

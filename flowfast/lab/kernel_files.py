@@ -56,7 +56,17 @@ KEEP = (
 )
 """Folders and modules (below kernel/) that are kept, with what they depend on: a tenth of Debian's 4000 modules."""
 
-FIRST = ("virtio_blk", "ext4", "overlay", "9p", "9pnet_virtio")
+FIRST = (
+    "virtio_pci",
+    "virtio_blk",
+    "virtio_console",
+    "virtio_net",
+    "crc32c_generic",  # ext4 asks for it by name, as it would of modprobe, before 6.14
+    "ext4",
+    "overlay",
+    "9p",
+    "9pnet_virtio",
+)
 """Modules that the first root loads to reach the real one and the host's folders, where they are not built in."""
 
 

@@ -115,7 +115,7 @@ class Machine:
         with ExitStack() as stack:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="flowfast-lab-")))
             initrd = folder / "initrd"
-            initrd.write_bytes(built.initrd + guest_init.first_files(command, self.nics))
+            initrd.write_bytes(built.initrd + guest_init.first_files(command, self.share is not None))
             ours: dict[str, socket.socket] = {}
             theirs: dict[str, socket.socket] = {}
             for name in ("console", *guest_init.PORTS):

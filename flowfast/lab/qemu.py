@@ -20,6 +20,7 @@ KERNEL_ARGUMENTS = (
     "oops=panic",  # a guest that went on after an oops would lie
     "mitigations=off",
     "net.ifnames=0",
+    "cryptomgr.notests",  # testing every algorithm as it is registered takes a second
 )
 
 

@@ -12,7 +12,7 @@ from flowfast.model.errors import UsageError
 CHECKOUT = Path(__file__).resolve().parents[2]
 """The checkout that the guest sees at /src."""
 
-FORMAT = 2
+FORMAT = 3
 """Of the build steps: raise it when a change there must rebuild every image."""
 
 PACKAGES = (
