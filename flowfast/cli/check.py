@@ -7,7 +7,7 @@ import click
 
 
 @click.command("check")
-@click.argument("config", type=click.Path())
+@click.argument("config", type=click.Path(), default="/etc/flowfast/flowfast.yaml", envvar="FLOWFAST_CONFIG")
 @click.option("--json", "as_json", is_flag=True, help="Print the problems as a JSON list, empty if there are none.")
 @click.pass_context
 def check(context: click.Context, config: str, as_json: bool) -> None:

@@ -21,7 +21,7 @@ def meant(path: Path) -> str:
     key, here = str(path[-1]), _section(path[:-1])
     if near := nearest(key, here.model_fields):
         return f'did you mean "{near}"?'
-    if elsewhere := next((known for known in _keys() if known[-1] == key and known[:-1] != path[:-1]), None):
+    if elsewhere := next((known for known in keys() if known[-1] == key and known[:-1] != path[:-1]), None):
         return f"did you mean {dotted(elsewhere)}?"
     return f"known here: {', '.join(here.model_fields)}"
 
@@ -46,9 +46,9 @@ def _below(section: type[Section], key: str) -> type[Section] | None:
     return next((one for one in candidates if isinstance(one, type) and issubclass(one, Section)), None)
 
 
-def _keys(section: type[Section] = Config, above: Path = ()) -> Iterator[Path]:
+def keys(section: type[Section] = Config, above: Path = ()) -> Iterator[Path]:
     """Every key of the schema; a tunnel's with NAME for its name."""
     for name in section.model_fields:
         yield (*above, name)
         if below := _below(section, name):
-            yield from _keys(below, (*above, name, "NAME") if name == "tunnels" else (*above, name))
+            yield from keys(below, (*above, name, "NAME") if name == "tunnels" else (*above, name))

@@ -5,11 +5,13 @@ from dataclasses import dataclass
 from ipaddress import ip_network
 from itertools import combinations
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flowfast.config.claims import Prefix, clashes
 from flowfast.config.schema import Tunnel
+
+UNHURRIED = settings(deadline=None)  # a busy machine is no mistake of ours
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,7 @@ def overlap(one: Claimant, other: Claimant) -> bool:
     )
 
 
+@UNHURRIED
 @given(st.lists(claimants, max_size=6))
 def test_finds_clashes_where_there_are_any_and_only_there(listed: list[Claimant]) -> None:
     tunnels = {f"t{n}": one for n, one in enumerate(listed)}
@@ -60,6 +63,7 @@ def test_finds_clashes_where_there_are_any_and_only_there(listed: list[Claimant]
         assert clash.later_pair.remote.overlaps(clash.earlier_pair.remote)
 
 
+@UNHURRIED
 @given(st.lists(claimants, max_size=6))
 def test_fixing_one_clash_after_the_other_ends_with_none(listed: list[Claimant]) -> None:
     tunnels = {f"t{n}": one for n, one in enumerate(listed)}

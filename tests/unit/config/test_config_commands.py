@@ -12,7 +12,7 @@ from click.testing import CliRunner
 
 from flowfast.cli.check import check
 from flowfast.cli.schema import schema
-from flowfast.config.hints import _keys
+from flowfast.config.hints import keys
 from flowfast.config.load import load
 from flowfast.config.problem import dotted
 from flowfast.config.schema import json_schema
@@ -119,13 +119,13 @@ def reference() -> str:
     return (ROOT / "docs" / "config.md").read_text()
 
 
-@pytest.mark.parametrize("path", list(_keys()), ids=dotted)
+@pytest.mark.parametrize("path", list(keys()), ids=dotted)
 def test_the_reference_has_every_key_under_a_heading(path: tuple[str, ...]) -> None:
     assert f"# `{dotted(path)}`" in reference()
 
 
 def test_every_heading_of_the_reference_is_a_key_and_has_an_example() -> None:
-    known = {dotted(path) for path in _keys()}
+    known = {dotted(path) for path in keys()}
     for part in reference().split("# `")[1:]:
         name, _, body = part.partition("`")
         assert name in known

@@ -10,13 +10,14 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from flowfast.config.compose import Unreadable, compose
-from flowfast.config.hints import _keys
+from flowfast.config.hints import keys
 from flowfast.config.load import load, parse
 from flowfast.config.problem import ConfigError, dotted
 from flowfast.config.tree import Entries, Leaf, Listing, Node
 
 RULES = [path.read_text() for path in sorted((Path(__file__).parents[3] / "rules").glob("*.yaml"))]
-KEYS = sorted({key for path in _keys() for key in path if isinstance(key, str)})
+UNHURRIED = settings(deadline=None)  # a busy machine is no mistake of ours
+KEYS = sorted({key for path in keys() for key in path if isinstance(key, str)})
 YAMLISH = st.text(st.sampled_from("ab0:-?,[]{}#&*!|>'\"%@` \n\t\r.~<=/é\u2028\x85\ufeff"), max_size=60)
 WORDS = st.sampled_from(
     [
@@ -61,6 +62,7 @@ def judge(text: str) -> None:
             assert re.match(r"c\.yaml:\d+:\d+: \S", str(problem))
 
 
+@UNHURRIED
 @given(st.text() | YAMLISH)
 @example("a:\n  - &x [*x]")
 @example("? {a: b}\n: c")
@@ -75,19 +77,20 @@ def test_any_text(text: str) -> None:
 
 
 @given(TREES)
-@settings(max_examples=200)
+@settings(UNHURRIED, max_examples=200)
 def test_any_tree(tree: object) -> None:
     judge(yaml.safe_dump(tree, allow_unicode=True))
 
 
 @given(st.sampled_from(RULES), st.data())
-@settings(max_examples=200)
+@settings(UNHURRIED, max_examples=200)
 def test_an_example_with_a_piece_exchanged(text: str, data: st.DataObject) -> None:
     start = data.draw(st.integers(0, len(text)))
     end = data.draw(st.integers(start, min(len(text), start + 30)))
     judge(text[:start] + data.draw(YAMLISH | WORDS | st.text(max_size=6)) + text[end:])
 
 
+@UNHURRIED
 @given(st.binary())
 @example(b"\xff\xfe")
 @example(b"devices: \xed\xa0\x80")
@@ -100,11 +103,13 @@ def test_any_bytes(raw: bytes) -> None:
             assert all(problem.line is not None for problem in error.problems)
 
 
+@UNHURRIED
 @given(st.sampled_from(KEYS) | st.text(), TREES)
 def test_any_value_of_any_key(key: str, tree: object) -> None:
     judge(yaml.safe_dump({"devices": {"lan": ["lan0"], "wan": ["wan0"]}, key: tree}))
 
 
+@UNHURRIED
 @given(TREES)
 def test_every_scalar_stands_where_the_tree_says(tree: object) -> None:
     text = yaml.safe_dump(tree, allow_unicode=True, width=10_000)
@@ -129,6 +134,7 @@ def leaves(node: Node | None) -> list[Leaf]:
     return []
 
 
+@UNHURRIED
 @given(YAMLISH)
 def test_both_of_pyyamls_parsers_agree_or_refuse(text: str) -> None:
     trees = []
@@ -152,6 +158,7 @@ def shape(node: Node | None) -> object:
     return None
 
 
+@UNHURRIED
 @given(st.lists(st.text() | st.integers(0, 99)))
 def test_a_path_is_always_one_printable_line(path: list[str | int]) -> None:
     assert dotted(tuple(path)).isprintable()
