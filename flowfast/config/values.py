@@ -245,6 +245,4 @@ NetnsName = Annotated[str, PlainValidator(netns_name), _text(pattern="^[^/]+$")]
 Directory = Annotated[Path, PlainValidator(directory), _text(pattern="^/")]
 Address = Annotated[IPv4Address | IPv6Address, PlainValidator(address), _text()]
 Prefix = Annotated[IPv4Network | IPv6Network, PlainValidator(prefix), _text()]
-Listen = Annotated[
-    Endpoint, PlainValidator(endpoint), PlainSerializer(Endpoint.__str__), _text(pattern="^.+:[0-9]+$")
-]
+Listen = Annotated[Endpoint, PlainValidator(endpoint), PlainSerializer(Endpoint.__str__), _text(pattern="^.+:[0-9]+$")]
