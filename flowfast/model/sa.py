@@ -36,7 +36,7 @@ class Mark(NamedTuple):
 class Selector(NamedTuple):
     """Which inner packets: prefixes as "10.1.0.0/16", ports with their masks (0/0 is any), `proto` 0 is any.
 
-    `family` 0 takes packets of either family; its prefixes then read "::/0".
+    `family` 0 (of a larval SA, or one that takes packets of either family): prefixes are written in the SA's own.
     """
 
     family: int
