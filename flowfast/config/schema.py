@@ -8,7 +8,6 @@ from collections.abc import Hashable, Iterable, Mapping
 from enum import StrEnum
 from fnmatch import fnmatchcase
 from ipaddress import IPv4Network, IPv6Network
-from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator, WithJsonSchema
@@ -24,7 +23,6 @@ from flowfast.config.values import (
     Address,
     DeviceName,
     DevicePattern,
-    Directory,
     Listen,
     NetnsName,
     Prefix,
@@ -263,9 +261,6 @@ class Loop(Section):
             "At most 50, so that a change of the firewall reaches offloaded flows within 100 ms."
         ),
     ] = 20
-    verify: Annotated[
-        Truth, Field(description="Whether to look, after each change, if the kernel does what it was told.")
-    ] = True
 
 
 def _sentence(clash: Clash) -> Fault:
@@ -353,12 +348,6 @@ class Config(Section):
     ] = ()
     exporter: Annotated[Exporter, Field(description="The Prometheus exporter.")] = Exporter()
     loop: Annotated[Loop, Field(description="How the controller reacts to the kernel's events.")] = Loop()
-    state_dir: Annotated[
-        Directory, Field(description="Where the journal of changed settings is kept. Must outlive a crash.")
-    ] = Path("/var/lib/flowfast")
-    runtime_dir: Annotated[
-        Directory, Field(description="Where the lock and the control socket are. May vanish at reboot.")
-    ] = Path("/run/flowfast")
 
     def offloads(self, tunnel: str | None) -> bool:
         """Whether the flows of a tunnel go on the flowtable: by its name here, None for one that has none."""

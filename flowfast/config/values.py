@@ -7,7 +7,6 @@ import re
 from collections.abc import Hashable
 from enum import StrEnum
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
-from pathlib import Path
 from typing import Annotated, Any, NamedTuple, TypeVar
 
 from pydantic import AfterValidator, BeforeValidator, PlainSerializer, PlainValidator, WithJsonSchema
@@ -108,14 +107,6 @@ def netns_name(value: object) -> str:
     if not name or "/" in name or name in (".", "..") or len(name.encode()) > 255 or not name.isprintable():
         raise faulty(f"{quoted(name)} cannot be the name of a network namespace", "`ip netns list` shows the names")
     return name
-
-
-def directory(value: object) -> Path:
-    """An absolute path. Not looked at: it may be made later."""
-    text = words(str(value) if isinstance(value, Path) else value, "the path of a directory")
-    if not text.startswith("/") or "\0" in text or not text.isprintable():
-        raise faulty(f"{quoted(text)} is not an absolute path", "begin with /")
-    return Path(text)
 
 
 def address(value: object) -> IPv4Address | IPv6Address:
@@ -242,7 +233,6 @@ DeviceName = Annotated[str, PlainValidator(device_name), _text(pattern=_DEVICE, 
 DevicePattern = Annotated[str, PlainValidator(device_pattern), _text(pattern=_DEVICE, maxLength=64)]
 TunnelName = Annotated[str, PlainValidator(tunnel_name), _text(pattern=f"^{_NAME.pattern}$")]
 NetnsName = Annotated[str, PlainValidator(netns_name), _text(pattern="^[^/]+$")]
-Directory = Annotated[Path, PlainValidator(directory), _text(pattern="^/")]
 Address = Annotated[IPv4Address | IPv6Address, PlainValidator(address), _text()]
 Prefix = Annotated[IPv4Network | IPv6Network, PlainValidator(prefix), _text()]
 Listen = Annotated[Endpoint, PlainValidator(endpoint), PlainSerializer(Endpoint.__str__), _text(pattern="^.+:[0-9]+$")]

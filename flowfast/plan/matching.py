@@ -68,8 +68,6 @@ def _holds(entry: Entry, key: TunnelKey, selectors: Sequence[Selectors], interfa
         return False
     if not (entry.local or entry.remote):
         return any(each is not None for each in (entry.reqid, entry.if_id, entry.interface, entry.peer))
-    if interface is not None and (entry.if_id is not None or entry.interface is not None):
-        return True  # an interface's policies are often 0.0.0.0/0; routes decide, and the interface is named
     return any(_inside(entry, selector) for selector in selectors)
 
 

@@ -62,8 +62,10 @@ def _policies(state: RouterState, direction: Direction, family: int) -> Iterator
     chosen = (
         policy
         for policy in state.policies
-        # Type 0 is XFRM_POLICY_TYPE_MAIN. With an if_id a policy only sees the packets of its interface.
-        if policy.direction is direction and policy.selector.family == family and not policy.if_id and policy.type == 0
+        # Type 0 is XFRM_POLICY_TYPE_MAIN. With an if_id a policy only sees the packets of its interface, and a
+        # program's own (IKE's bypass) only those of its socket.
+        if (policy.direction, policy.selector.family, policy.type) == (direction, family, 0)
+        and not (policy.if_id or policy.socket)
     )
     # The kernel takes the lowest number first, and among equals the older one (xfrm_policy_inexact_lookup, 5.0).
     return iter(sorted(chosen, key=lambda policy: policy.priority))

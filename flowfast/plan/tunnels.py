@@ -44,7 +44,7 @@ def find_tunnels(state: RouterState, config: Config) -> tuple[Tunnel, ...]:
 
 def _gather(drafts: dict[TunnelKey, _Draft], netns: str | None, policies: Iterable[Policy], sas: Iterable[SA]) -> None:
     for policy in policies:
-        if policy.direction is not Direction.OUT or not policy.protects:
+        if policy.direction is not Direction.OUT or not policy.protects or policy.socket:
             continue
         key = policy_key(policy, netns)
         draft = drafts.setdefault(key, _Draft(key))

@@ -98,7 +98,6 @@ def test_the_schema_takes_every_example(path: Path) -> None:
         "devices: {lan: [a]}\ntunnels: {'a b': {if_id: 1}}",
         "devices: {lan: [a]}\ntunnels: {a: {if_id: -1}}",
         "devices: {lan: [a]}\nloop: {debounce_ms: 51}",
-        "devices: {lan: [a]}\nstate_dir: here",
     ],
 )
 def test_the_schema_refuses_what_load_refuses(text: str, tmp_path: Path) -> None:
