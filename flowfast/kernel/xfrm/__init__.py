@@ -3,6 +3,8 @@
 `Xfrm` says what there is, `AsyncXfrmSocket` asks the kernel, `FakeXfrm` keeps it in memory and needs no root.
 """
 
+from typing import TYPE_CHECKING
+
 from flowfast.kernel.xfrm.config import Aead, Auth, Crypt, SAConfig
 from flowfast.kernel.xfrm.decode import decode_policies, decode_sas
 from flowfast.kernel.xfrm.events import (
@@ -27,6 +29,7 @@ from flowfast.kernel.xfrm.events import (
     SaUpdated,
     decode_events,
 )
+from flowfast.kernel.xfrm.fake import FakeEvents, FakeXfrm, make_policy, make_sa
 from flowfast.kernel.xfrm.info import DefaultAction, DefaultPolicy, SadInfo, SpdInfo, Thresholds
 from flowfast.kernel.xfrm.monitor import Monitor
 from flowfast.kernel.xfrm.protocol import DEFAULT_GROUPS, Events, Xfrm
@@ -48,6 +51,8 @@ __all__ = [
     "Event",
     "Events",
     "ExtraFlag",
+    "FakeEvents",
+    "FakeXfrm",
     "Group",
     "Mapping",
     "Migrated",
@@ -76,4 +81,12 @@ __all__ = [
     "decode_events",
     "decode_policies",
     "decode_sas",
+    "make_policy",
+    "make_sa",
 ]
+
+if TYPE_CHECKING:
+
+    def _both(real: AsyncXfrmSocket, fake: FakeXfrm) -> tuple[Xfrm, Xfrm]:
+        """mypy compares them with the protocol here."""
+        return real, fake
