@@ -1,0 +1,210 @@
+"""The lab's networks: two gateways with a host behind each, and a hub with spokes. Each lasts as long as its context.
+
+    h1 e0 --- lan0 gw1 wan0 === ESP === wan0 gw2 lan0 --- e0 h2
+    10.1.0.0/16      192.0.2.0/24 (the WAN)         10.2.0.0/16
+    fd00:1::/64      2001:db8::/64                  fd00:2::/64
+
+They make no SAs: flowfast.lab.ike does (strongSwan), or flowfast.lab.fixed_keys (without an IKE daemon).
+"""
+
+import subprocess
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Literal
+
+from pyroute2 import IPRoute
+
+from flowfast.lab.netns import LabError, Netns
+from flowfast.lab.nodes import Device, Route, set_up
+from flowfast.lab.wires import End, WireKind, wires
+
+Family = Literal[4, 6]
+Kind = Literal["policy", "xfrmi", "cross-netns"]
+"""policy: the policies alone; xfrmi: an xfrm interface on both gateways; cross-netns: gw1's underlay is another netns."""
+
+BOTH: tuple[Family, ...] = (4, 6)
+IF_ID = 42
+"""if_id of the first tunnel's xfrm interface; the others count up from it."""
+
+TUNNEL_MTU = 1400
+"""Of an xfrm interface: 1500 less the most that ESP in tunnel mode adds, rounded down."""
+
+
+def lan_prefix(side: int, family: Family) -> str:
+    """The network behind gateway `side` (1 or 2; spokes count from 101)."""
+    return f"10.{side}.0.0/16" if family == 4 else f"fd00:{side}::/64"
+
+
+def lan_address(side: int, family: Family, host: int = 2) -> str:
+    """Address number `host` in that network, without its length; 1 is the gateway's."""
+    return f"10.{side}.{host >> 8}.{host & 255}" if family == 4 else f"fd00:{side}::{host:x}"
+
+
+def wan_address(side: int, family: Family) -> str:
+    """The address of gateway `side` on the WAN."""
+    return f"192.0.2.{side}" if family == 4 else f"2001:db8::{side:x}"
+
+
+def _sized(address: str, family: Family, length: tuple[int, int]) -> str:
+    return f"{address}/{length[family == 6]}"
+
+
+LAN_LENGTH = (16, 64)
+WAN_LENGTH = (24, 64)
+
+
+@dataclass(frozen=True, slots=True)
+class Tunnel:
+    """What one tunnel of a topology protects, seen from gw1 (or the hub): selectors by family, if_id of its interface."""
+
+    name: str
+    local: tuple[str, ...]
+    remote: tuple[str, ...]
+    if_id: int | None = None
+    device: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TwoGateways:
+    """A running topology. `underlay1` is the namespace with gw1's WAN and SAs: gw1 itself, except in cross-netns."""
+
+    kind: Kind
+    wire: WireKind
+    families: tuple[Family, ...]
+    h1: Netns
+    gw1: Netns
+    gw2: Netns
+    h2: Netns
+    underlay1: Netns
+    tunnels: tuple[Tunnel, ...]
+
+    @property
+    def devices(self) -> tuple[str, ...]:
+        """The devices of gw1 that belong in its flowtable: the LAN, and the WAN or the xfrm interfaces."""
+        interfaces = tuple(tunnel.device for tunnel in self.tunnels if tunnel.device)
+        return ("lan0", *(interfaces or ("wan0",)))
+
+    def host_address(self, side: Literal[1, 2], family: Family, host: int = 2) -> str:
+        """Address of the host behind gateway `side`."""
+        return lan_address(side, family, host)
+
+    def ping(self, family: Family, count: int = 2) -> bool:
+        """Whether h1 reaches h2: fills the neighbour tables, and makes a trap policy bring its tunnel up."""
+        argv = ["ping", "-c", str(count), "-i", "0.2", "-W", "2", self.host_address(2, family)]
+        return self.h1.run(argv, check=False).returncode == 0
+
+
+def _tunnels(kind: Kind, families: tuple[Family, ...], count: int) -> tuple[Tunnel, ...]:
+    """One tunnel protects the whole networks; of several, number k the k-th /24 (IPv4) and the k-th /80 (IPv6)."""
+
+    def part(side: int, number: int) -> tuple[str, ...]:
+        if count == 1:
+            return tuple(lan_prefix(side, family) for family in families)
+        return tuple(f"10.{side}.{number}.0/24" if f == 4 else f"fd00:{side}:0:0:{number:x}::/80" for f in families)
+
+    return tuple(
+        Tunnel(
+            name=f"net{number}",
+            local=part(1, number),
+            remote=part(2, number),
+            if_id=None if kind == "policy" else IF_ID + number,
+            device=None if kind == "policy" else f"ipsec{number}",
+        )
+        for number in range(count)
+    )
+
+
+def _host_addresses(side: int, families: tuple[Family, ...], hosts: int, tunnels: int) -> list[str]:
+    """Addresses 2, 3, ... of a host; with several tunnels, the same in each tunnel's part of the network."""
+    addresses = []
+    for number in range(tunnels):
+        for host in range(2, 2 + hosts):
+            for family in families:
+                own = f"10.{side}.{number}.{host}" if family == 4 else f"fd00:{side}:0:0:{number:x}::{host:x}"
+                addresses.append(_sized(own, family, LAN_LENGTH))
+    return addresses
+
+
+@contextmanager
+def two_gateways(
+    kind: Kind = "policy",
+    wire: WireKind = "veth",
+    families: tuple[Family, ...] = BOTH,
+    hosts: int = 1,
+    tunnels: int = 1,
+    finish_checksums: bool = False,
+) -> Iterator[TwoGateways]:
+    """Two gateways and the hosts behind them, each in a namespace: h1, gw1, gw2, h2 (and underlay1 in cross-netns).
+
+    `wire`: "nic" takes three of the machine's pairs of NICs. `hosts`: addresses on each host (per tunnel).
+    `finish_checksums`: veth as a wire would be (flowfast.lab.wires). Everything is taken down at the end.
+    """
+    with ExitStack() as stack:
+        h1, gw1, gw2, h2 = (stack.enter_context(Netns(name)) for name in ("h1", "gw1", "gw2", "h2"))
+        underlay1 = stack.enter_context(Netns("underlay1")) if kind == "cross-netns" else gw1
+        supply = wires(wire, finish_checksums)
+        stack.callback(supply.close)
+        supply.join(End(h1, "e0"), End(gw1, "lan0"))
+        supply.join(End(underlay1, "wan0"), End(gw2, "wan0"))
+        supply.join(End(gw2, "lan0"), End(h2, "e0"))
+        built = TwoGateways(kind, wire, families, h1, gw1, gw2, h2, underlay1, _tunnels(kind, families, tunnels))
+        for side, host in ((1, h1), (2, h2)):
+            addresses = _host_addresses(side, families, hosts, tunnels)
+            host.call(set_up, [Device("e0", addresses)], [_default(side, family) for family in families], False)
+        _gateway(built, 1)
+        _gateway(built, 2)
+        if wire == "nic":
+            _settle(built)
+        yield built
+
+
+def _settle(built: TwoGateways) -> None:
+    """Waits until neighbours answer: a NIC joins multicast groups a little after it is up, and loses what comes before."""
+    pings = []
+    for family in built.families:
+        for ns, address in (
+            (built.h1, lan_address(1, family, 1)),
+            (built.underlay1, wan_address(2, family)),
+            (built.h2, lan_address(2, family, 1)),
+        ):
+            argv = ["ping", "-q", "-c", "1", "-i", "0.2", "-w", "10", address]
+            pings.append((f"{ns.name}: {address}", ns.popen(argv, stdout=subprocess.DEVNULL)))
+    for what, ping in pings:
+        if ping.wait() != 0:
+            raise LabError(f"{what} does not answer over the emulated NICs")
+
+
+def _default(side: int, family: Family) -> Route:
+    return Route("default" if family == 4 else "::/0", via=lan_address(side, family, 1))
+
+
+def _gateway(built: TwoGateways, side: Literal[1, 2]) -> None:
+    """Sets up gw1 or gw2, and gw1's underlay where that is another namespace."""
+    families, other = built.families, 3 - side
+    ns = built.gw1 if side == 1 else built.gw2
+    lan = Device("lan0", [_sized(lan_address(side, f, 1), f, LAN_LENGTH) for f in families])
+    wan = Device("wan0", [_sized(wan_address(side, f), f, WAN_LENGTH) for f in families])
+    if built.kind == "policy":
+        routes = [Route(lan_prefix(other, f), via=wan_address(other, f)) for f in families]
+        ns.call(set_up, [lan, wan], routes, True)
+        return
+    ends = [
+        (tunnel.device or "", tunnel.if_id, tunnel.remote if side == 1 else tunnel.local) for tunnel in built.tunnels
+    ]
+    interfaces = [Device(name, mtu=TUNNEL_MTU, xfrm_if_id=if_id, xfrm_link="wan0") for name, if_id, _ in ends]
+    routes = [Route(prefix, device=name) for name, _, prefixes in ends for prefix in prefixes]
+    if built.kind == "xfrmi" or side == 2:
+        ns.call(set_up, [lan, wan, *interfaces], routes, True)
+        return
+    built.underlay1.call(set_up, [wan, *interfaces], [], True)
+    built.underlay1.call(_move, [device.name for device in interfaces], ns.name)
+    moved = [Device(device.name, mtu=TUNNEL_MTU) for device in interfaces]
+    ns.call(set_up, [lan, *moved], routes, True)
+
+
+def _move(devices: list[str], to: str) -> None:
+    """Moves devices of this namespace to another."""
+    with IPRoute() as ipr:
+        for name in devices:
+            ipr.link("set", index=ipr.link_lookup(ifname=name)[0], net_ns_fd=to)
