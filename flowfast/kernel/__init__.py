@@ -4,7 +4,8 @@ The protocols below are all that the rest of flowfast sees; `Kernel` holds one o
 `real_kernel()` (kernel/real.py), the fakes, which need no root, by `FakeKernel()` (kernel/fake.py).
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -127,3 +128,5 @@ class Kernel:
     conntrack: Conntrack
     system: System
     probe: Probe
+    xfrm_in: "Callable[[str], AbstractAsyncContextManager[Xfrm]]"
+    """`async with kernel.xfrm_in(netns) as xfrm`: SAs and policies of another network namespace, by name or path."""

@@ -55,7 +55,8 @@ class RealConntrack:
     async def flows(self, *, offloaded: bool = False) -> list[Flow]:
         """All tracked connections, or those with IPS_OFFLOAD alone. Raises KernelError, DecodeError."""
         netlink = Netlink(NETLINK_NETFILTER)  # here, for the namespace of this thread; the work in one of its own
-        return await asyncio.to_thread(_flows, netlink, OFFLOAD if offloaded else 0)
+        status = OFFLOAD if offloaded else 0
+        return await asyncio.to_thread(_flows, netlink, status, status)
 
     async def delete(self, flow: Flow) -> bool:
         """Forgets one connection, by its original tuple. False where it was gone. Raises KernelError."""
@@ -75,15 +76,20 @@ def original(flow: Flow) -> Tuple:
     return flow.family, flow.src, flow.dst, flow.proto, flow.sport, flow.dport
 
 
-def _flows(netlink: Netlink, status: int) -> list[Flow]:
-    """The flows that have all bits of `status`, which kernels before 5.15 do not filter by themselves."""
+def dump(status: int = 0, *, trust: bool = False) -> list[Flow]:
+    """The flows that have all bits of `status`; with `trust` what the kernel makes of that. Raises KernelError."""
+    return _flows(Netlink(NETLINK_NETFILTER), status, 0 if trust else status)
+
+
+def _flows(netlink: Netlink, status: int, checked: int) -> list[Flow]:
+    """Kernels before 5.15 do not filter by status, so that it is checked again."""
     wanted = b""
     if status:
         wanted = attribute(_STATUS, _U32.pack(status)) + attribute(_STATUS_MASK, _U32.pack(status))
 
     def decode(message: Message) -> Iterable[Flow]:
         flow, has = decode_flow(message.body)
-        return (flow,) if has & status == status else ()
+        return (flow,) if has & checked == checked else ()
 
     with netlink:
         return netlink.dump(_GET, _nfgenmsg(0) + wanted, decode, what="conntrack: dump")

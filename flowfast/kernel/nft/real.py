@@ -2,6 +2,7 @@
 
 import errno
 import json
+import socket
 import threading
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -11,7 +12,7 @@ from flowfast.kernel.events import Events
 from flowfast.kernel.libnftables import run
 from flowfast.kernel.netlink import NETLINK_NETFILTER, GroupEvents, Message
 from flowfast.kernel.nft import listing, wire
-from flowfast.model.errors import KernelError
+from flowfast.model.errors import KernelError, Unavailable
 from flowfast.model.nftables import OWN_TABLE, Chain, Flowtable, Ruleset, Table, TableState
 from flowfast.model.state import CounterValue
 from flowfast.model.transaction import Command, transaction_text
@@ -63,15 +64,19 @@ class RealNft:
         return wire.counters(table)
 
     def hooked(self, table: Table, flowtable: Flowtable) -> frozenset[str]:
-        """Devices among the flowtable's on whose ingress hook it really stands.
-
-        Raises Unavailable where the kernel does not tell (before 5.14, or without nfnetlink_hook).
-        """
-        return frozenset(
-            device
-            for device in flowtable.devices
-            if any(wire.is_flowtable(hook, table, flowtable) for hook in wire.on_ingress(device))
-        )
+        """Devices among the flowtable's on whose ingress hook it really stands. Raises KernelError."""
+        try:
+            return frozenset(
+                device
+                for device in flowtable.devices
+                if any(wire.is_flowtable(hook, table, flowtable) for hook in wire.on_ingress(device))
+            )
+        except Unavailable:
+            # A kernel that does not tell (Debian 12's): it binds no device by name alone, so that a device which the
+            # flowtable lists and which exists is one that it stands on.
+            held = wire.flowtables(table).get(flowtable.name)
+            existing = {name for _, name in socket.if_nameindex()}
+            return flowtable.devices & held.devices & existing if held else frozenset()
 
     def foreign(self) -> str:
         """The text of every table but ours, without counters' values. Raises KernelError, Unavailable."""

@@ -1,0 +1,26 @@
+"""The machine's own kernel."""
+
+from flowfast.kernel import Kernel
+from flowfast.kernel.conntrack import RealConntrack
+from flowfast.kernel.links import RealLinks
+from flowfast.kernel.nft import RealNft
+from flowfast.kernel.probe import RealProbe
+from flowfast.kernel.system import RealSystem
+from flowfast.kernel.xfrm import AsyncXfrmSocket
+
+
+def real_kernel() -> Kernel:
+    """The kernel, as seen from this network namespace, for one event loop. Asks nothing yet, and so never fails.
+
+    What is missing here (libnftables, the XFRM family, a privilege) is said by the first call that needs it: as
+    Unavailable or KernelError of one line, with the remedy.
+    """
+    return Kernel(
+        xfrm=AsyncXfrmSocket(),
+        nft=RealNft(),
+        links=RealLinks(),
+        conntrack=RealConntrack(),
+        system=RealSystem(),
+        probe=RealProbe(),
+        xfrm_in=AsyncXfrmSocket,
+    )
