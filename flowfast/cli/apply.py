@@ -1,0 +1,76 @@
+"""`flowfast apply CONFIG`: the plan, then the change, verified; `--remove` takes everything out again."""
+
+import asyncio
+import json
+import sys
+
+import click
+
+from flowfast.apply import converge, remove
+from flowfast.cli.common import config_argument, json_option, need_root, router
+from flowfast.cli.lock import only_one
+from flowfast.cli.output import console, plan_json, print_paths, print_reasons, print_steps, reason_json
+from flowfast.kernel.real import real_kernel
+from flowfast.model.state import RouterState
+from flowfast.plan.diff import OWN, diff, remove_all
+
+
+@click.command("apply")
+@config_argument
+@json_option
+@click.option("--dry-run", is_flag=True, help="Stop after the plan.")
+@click.option("--yes", is_flag=True, help="Do not ask, on a terminal.")
+@click.option("--remove", "removing", is_flag=True, help="Take everything of flowfast's out of the kernel.")
+def apply(config: str, as_json: bool, dry_run: bool, yes: bool, removing: bool) -> None:
+    """Bring the kernel to what CONFIG asks for, in one transaction, and verify that it holds."""
+    with only_one():
+        asyncio.run(_remove(as_json, dry_run) if removing else _apply(config, as_json, dry_run, yes))
+
+
+async def _apply(config: str, as_json: bool, dry_run: bool, yes: bool) -> None:
+    found = await router(config)
+    steps = diff(found.desired.ruleset, found.state.ruleset)
+    out = console()
+    if as_json:
+        if dry_run:
+            click.echo(json.dumps(plan_json(found.desired, steps), indent=2))
+    else:
+        print_reasons(out, found.desired.reasons)
+        print_paths(out, found.desired.paths)
+        print_steps(out, steps)
+    if dry_run or not (yes or as_json or _agreed(bool(steps))):
+        return
+    outcome = await converge(found.kernel, found.desired, found.state, found.loaded.config.underlay_netns)
+    if as_json:
+        failures = [reason_json(reason) for reason in outcome.failures]
+        click.echo(json.dumps({**plan_json(found.desired, outcome.steps), "failures": failures}, indent=2))
+    elif outcome.held:
+        out.print("Done, and verified: the kernel holds it." if steps else "Verified: the kernel holds it.")
+    else:
+        print_reasons(out, outcome.failures)
+        out.print("Taken back: all traffic is on the full path.", style="bold red")
+    if not outcome.held:
+        sys.exit(1)
+
+
+def _agreed(anything: bool) -> bool:
+    if not anything or not sys.stdin.isatty():
+        return True
+    return click.confirm("Go ahead?", default=False)
+
+
+async def _remove(as_json: bool, dry_run: bool) -> None:
+    kernel = real_kernel()
+    need_root(kernel)
+    state = RouterState(0.0, ruleset=kernel.nft.read(OWN))
+    steps = remove_all(state.ruleset) if dry_run else await remove(kernel, state)
+    if as_json:
+        click.echo(json.dumps({"steps": [{"what": step.what} for step in steps]}, indent=2))
+        return
+    out = console()
+    if not steps:
+        out.print("Nothing of flowfast's is in the kernel.")
+        return
+    for step in steps:
+        out.print(f"  - {step.what}")
+    out.print("Would be removed." if dry_run else "Removed: all traffic is on the full path.")

@@ -1,0 +1,35 @@
+"""`flowfast plan CONFIG`: what would change and why, and nothing else."""
+
+import asyncio
+import json
+import sys
+
+import click
+
+from flowfast.apply.apply import commands_of
+from flowfast.cli.common import config_argument, json_option, router
+from flowfast.cli.output import console, plan_json, print_paths, print_reasons, print_steps
+from flowfast.model.transaction import transaction_text
+from flowfast.plan.diff import diff
+
+
+@click.command("plan")
+@config_argument
+@json_option
+@click.option("--nft", "as_nft", is_flag=True, help="Print the transaction in nft's own syntax.")
+@click.option("--detailed-exitcode", is_flag=True, help="Exit 0: nothing to do, 2: changes, 1: error.")
+def plan(config: str, as_json: bool, as_nft: bool, detailed_exitcode: bool) -> None:
+    """Show every step from what the kernel holds to what CONFIG asks for, and the path of every tunnel."""
+    found = asyncio.run(router(config))
+    steps = diff(found.desired.ruleset, found.state.ruleset)
+    if as_json:
+        click.echo(json.dumps(plan_json(found.desired, steps), indent=2))
+    elif as_nft:
+        click.echo(transaction_text(commands_of(steps)), nl=False)
+    else:
+        out = console()
+        print_reasons(out, found.desired.reasons)
+        print_paths(out, found.desired.paths)
+        print_steps(out, steps)
+    if detailed_exitcode and steps:
+        sys.exit(2)

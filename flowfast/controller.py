@@ -1,0 +1,200 @@
+"""The loop of `flowfast run`: observe, plan, apply, verify; and again whenever the kernel says that something changed.
+
+One round does all of it, and does nothing where nothing changed; so every event, lost events and the clock all lead to
+the same place. Only one thing does not wait for a round: when somebody else changes nftables, every flow leaves the
+flowtable at once, so that the operator's change holds for connections that are already fast. SA events only feed the
+counters: the kernel itself takes a flow off an SA that is gone (xfrm_bundle_ok, net/xfrm/xfrm_policy.c).
+
+Stopping leaves the kernel as it is: the router goes on forwarding, fast.
+"""
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import replace
+from typing import TypeVar
+
+from flowfast.apply import Outcome, converge
+from flowfast.config.schema import Config
+from flowfast.kernel import Kernel, LinkChanged, NewGeneration
+from flowfast.kernel.xfrm import Event as XfrmEvent
+from flowfast.kernel.xfrm import (
+    Migrated,
+    PoliciesFlushed,
+    PolicyAdded,
+    PolicyDeleted,
+    PolicyExpired,
+    PolicyUpdated,
+    Resync,
+    SaDeleted,
+)
+from flowfast.metrics.ledger import Ledger
+from flowfast.model.desired import Desired
+from flowfast.model.errors import FlowfastError
+from flowfast.model.reason import Severity
+from flowfast.model.snapshot import Reconciles, Snapshot
+from flowfast.model.state import Feature
+from flowfast.observe import observe
+from flowfast.plan.diff import flush_flows
+from flowfast.plan.health import health
+from flowfast.plan.planner import plan
+from flowfast.snapshot import History, look
+
+log = logging.getLogger(__name__)
+
+RETRY_SECONDS = (1, 2, 5, 10, 30)
+"""After a failed round; the last one again and again."""
+LEVELS = {Severity.INFO: logging.INFO, Severity.WARNING: logging.WARNING, Severity.ERROR: logging.ERROR}
+
+Event = TypeVar("Event")
+
+
+class Controller:
+    """One router. Calls `on_snapshot` after every round, of which there is one at least every `interval` seconds."""
+
+    def __init__(
+        self,
+        kernel: Kernel,
+        config: Config,
+        features: Mapping[str, Feature],
+        *,
+        on_snapshot: Callable[[Snapshot], None] = lambda _snapshot: None,
+        interval: float = 10.0,
+    ) -> None:
+        self.kernel, self.config, self.features = kernel, config, features
+        self.reconciles = Reconciles()
+        self._ledger = Ledger()
+        self._on_snapshot, self._interval = on_snapshot, interval
+        self._wake = asyncio.Event()
+        self._desired: Desired | None = None
+        self._snapshot: Snapshot | None = None
+        self._failures = 0
+        self._unflushed = False
+
+    async def run(self) -> None:
+        """Converges, then follows the kernel's events; returns only by cancellation."""
+        # Listening begins before the first look, so that nothing between the two is missed.
+        with self.kernel.nft.changes() as generations, self.kernel.links.changes() as links:
+            async with self.kernel.xfrm.events() as xfrm:
+                await self.round()
+                async with asyncio.TaskGroup() as tasks:
+                    tasks.create_task(_follow(generations, self._foreign))
+                    tasks.create_task(_follow(links, self._link))
+                    tasks.create_task(_follow(xfrm, self._xfrm))
+                    await self._loop()
+
+    async def _loop(self) -> None:
+        while True:
+            wait = self._interval
+            if self._failures:
+                wait = min(wait, RETRY_SECONDS[min(self._failures, len(RETRY_SECONDS)) - 1])
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(wait):
+                    await self._wake.wait()
+                # One change of the operator's is many events: a rekey makes a dozen.
+                await asyncio.sleep(self.config.loop.debounce_ms / 1000)
+            await self.round()
+
+    # --- events --------------------------------------------------------------------------------------------------
+
+    def _foreign(self, event: NewGeneration) -> None:
+        if event.own:
+            return
+        if event.generation is None:
+            self._lost("nftables")
+        log.info("nftables changed by %s: all flows off the flowtable", event.process or "somebody")
+        self._flush()
+        self._wake.set()
+
+    def _link(self, event: LinkChanged) -> None:
+        if event.link is None:
+            self._lost("links")
+        self._wake.set()
+
+    def _xfrm(self, event: XfrmEvent) -> None:
+        match event:
+            case SaDeleted():
+                self._ledger.deleted(event.sa)
+            case Resync():
+                self._lost("xfrm")
+                self._wake.set()
+            case PolicyAdded() | PolicyUpdated() | PolicyDeleted() | PolicyExpired() | PoliciesFlushed() | Migrated():
+                self._wake.set()
+
+    def _lost(self, source: str) -> None:
+        log.warning("events of %s were lost: looking at everything again", source)
+        self.reconciles = replace(self.reconciles, events_lost=self.reconciles.events_lost + 1)
+
+    def _flush(self) -> None:
+        commands = flush_flows(self._desired.ruleset) if self._desired else []
+        if not commands:
+            return
+        try:
+            self.kernel.nft.commit(commands)
+            self._unflushed = False
+            self.reconciles = replace(self.reconciles, flushes=self.reconciles.flushes + 1)
+        except FlowfastError as error:
+            # Our tables are not what they were (`nft flush ruleset`, a device gone): the next round sees to it.
+            log.warning("flows could not be taken off at once: %s", error)
+            self._unflushed = True
+
+    # --- rounds --------------------------------------------------------------------------------------------------
+
+    async def round(self) -> None:
+        """Observes, plans, applies, verifies, once. An error is logged, counted and tried again."""
+        self._wake.clear()
+        started = time.monotonic()
+        netns = self.config.underlay_netns
+        try:
+            state = await observe(self.kernel, self.features, netns)
+            desired = plan(state, self.config)
+            outcome = await converge(self.kernel, desired, state, netns)
+            if self._unflushed:
+                self.kernel.nft.commit(flush_flows(desired.ruleset))
+                self._unflushed = False
+            self._done(desired, outcome, time.monotonic() - started)
+            self._ledger.update(path.tunnel for path in desired.paths)
+            await self._publish(desired, outcome)
+        except FlowfastError as error:
+            log.error("this round failed: %s", error)
+            self._failures += 1
+            self.reconciles = replace(
+                self.reconciles, total=self.reconciles.total + 1, failed=self.reconciles.failed + 1
+            )
+
+    async def _publish(self, desired: Desired, outcome: Outcome) -> None:
+        history = History(self._ledger.totals(), self.reconciles)
+        snapshot = await look(self.kernel, outcome.state, desired, outcome.failures, history)
+        known: set[tuple[str, str]] = set()
+        if self._snapshot is not None:
+            slow = health(self._snapshot, snapshot)
+            snapshot = replace(snapshot, failures=(*snapshot.failures, *slow))
+            known = {(reason.code, reason.object) for reason in self._snapshot.reasons}
+        for reason in snapshot.reasons:
+            if (reason.code, reason.object) not in known:
+                log.log(LEVELS[reason.severity], "%s", reason)
+        self._snapshot = snapshot
+        self._on_snapshot(snapshot)
+
+    def _done(self, desired: Desired, outcome: Outcome, seconds: float) -> None:
+        # What was not held was taken out again, and there is nothing to flush.
+        self._desired = desired if outcome.held else None
+        self._failures = 0 if outcome.held else self._failures + 1
+        done = self.reconciles
+        self.reconciles = replace(
+            done,
+            total=done.total + 1,
+            failed=done.failed + (not outcome.held),
+            changes=done.changes + bool(outcome.steps),
+            last_success=time.time() if outcome.held else done.last_success,
+            last_seconds=seconds,
+        )
+        for step in outcome.steps:
+            log.info("%s", step.what)
+
+
+async def _follow(events: AsyncIterator[Event], react: Callable[[Event], None]) -> None:
+    async for event in events:
+        react(event)
