@@ -88,13 +88,13 @@ class FakeXfrm:
         self._check(config, f"add {config}")
         if self._search(config.dst, config.spi, config.proto, config.mark) is not None:
             raise kernel_error(f"add {config}", errno.EEXIST)
-        self._sas.append(_sa(config))
+        self._sas.append(reported(config))
         self.emit(ev.SaAdded(self._sas[-1]))
 
     async def update_sa(self, config: SAConfig) -> None:
         self._check(config, f"update {config}")
         at = self._at(config.dst, config.spi, config.proto, config.mark, f"update {config}")
-        old, new = self._sas[at], _sa(config)
+        old, new = self._sas[at], reported(config)
         if not old.larval:  # xfrm_state_update() changes no more than this of an SA that is in use
             new = old._replace(lifetime=new.lifetime, encap=new.encap or old.encap)
         self._sas[at] = new
@@ -320,8 +320,8 @@ def _stored(policy: Policy) -> Policy:
     return policy._replace(counters=unused, lifetime=policy.lifetime or NO_LIMITS)
 
 
-def _sa(config: SAConfig) -> SA:
-    """An SA as the kernel reports it after it was asked for: without its keys."""
+def reported(config: SAConfig) -> SA:
+    """An SA as the kernel reports it after it was asked for: without its keys, and not used yet."""
     cipher = config.aead or config.crypt
     family = family_of(config.dst)
     icv_bits = next((each.icv_bits for each in (config.aead, config.auth) if each is not None), None)

@@ -21,6 +21,9 @@ BUFFER_SIZE = 1 << 20
 """Bytes. The kernel packs a dump into datagrams of up to 32 KiB, and cuts off what a smaller buffer cannot take."""
 
 
+_MAX_ERRNO = 4095  # include/linux/err.h
+
+
 class Truncated(Exception):
     """A datagram was longer than the buffer, and its end is lost. The buffer has grown to that length since."""
 
@@ -98,6 +101,8 @@ class Reply(Generic[T]):
         (code,) = I32.unpack_from(body)
         if code == 0:
             return
+        if not -_MAX_ERRNO <= code < 0:
+            raise corrupt("an error's number is none")
         text = ""
         if flags & uapi.NLM_F_ACK_TLVS:
             found = attributes(body, begin, lengths=())
