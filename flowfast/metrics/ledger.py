@@ -114,11 +114,11 @@ class Ledger:
     def _met(self, key: _Key, sa: SA, account: _Account) -> _Seen:
         """An SA that was not there in the last dump: new, or one that went and is reported once more."""
         seen = self._live.get(key) or self._gone.pop(key, None)
-        if seen is None or seen[1].add_time != sa.counters.add_time:
+        if seen is None or sa.counters.add_time > seen[1].add_time:
             return _grown(account, sa, _NOTHING)
-        if sa.counters.bytes >= seen[1].bytes and sa.counters.packets >= seen[1].packets:
+        if sa.counters.add_time == seen[1].add_time and _not_less(sa.counters, seen[1]):
             return _grown(account, sa, seen[1])
-        return account, seen[1]  # from a dump that is older than the event of the deletion
+        return account, seen[1]  # from a dump that is older than the event of the deletion, or of an older SA
 
     def _owner(self, sa: SA, netns: str | None) -> _Account | None:
         """Whose SA it was that came and went between two dumps."""
@@ -136,9 +136,13 @@ class Ledger:
 
 def _grown(account: _Account, sa: SA, last: Counters) -> _Seen:
     counters = sa.counters
-    if counters.bytes < last.bytes or counters.packets < last.packets:
+    if not _not_less(counters, last):
         last = _NOTHING  # another SA under the same SPI
     packets = counters.packets - last.packets
     account.bytes += inner_bytes(sa, counters.bytes - last.bytes, packets)
     account.packets += packets
     return account, counters
+
+
+def _not_less(counters: Counters, last: Counters) -> bool:
+    return counters.bytes >= last.bytes and counters.packets >= last.packets

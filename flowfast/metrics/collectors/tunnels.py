@@ -30,8 +30,8 @@ class Tunnels:
             "flowfast_tunnel_bytes_total",
             "Inner bytes (IP header included, ESP and outer header not) that the tunnel carried since counting began, "
             "by the path they took: the full L3 path as the forward chain counts it, and the flowtable as the rest "
-            "of all that the tunnel carried. The rest includes the router's own traffic through the tunnel. "
-            "Absent with accounting: off.",
+            "of all that the tunnel carried. So the rest includes the router's own traffic through the tunnel and, "
+            "with accounting: precise, what the firewall dropped. Absent with accounting: off.",
             labels=("tunnel", "direction", "path"),
         )
         now = self._paths.now

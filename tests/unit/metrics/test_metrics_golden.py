@@ -1,0 +1,78 @@
+"""The whole page of a fixed router, as text. FLOWFAST_UPDATE_GOLDEN=1 writes it anew."""
+
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from prometheus_client import Metric
+from prometheus_client.parser import text_string_to_metric_families
+
+from flowfast.metrics.collectors import build, collectors
+from flowfast.metrics.paths import PathBytes
+from flowfast.metrics.registry import Registry
+from flowfast.metrics.text import render
+from tests.unit.metrics.world import fixed
+
+GOLDEN = Path(__file__).with_name("golden") / "metrics.txt"
+UNITS = ("bytes", "seconds", "ratio", "packets", "info")
+NOT_BASE = re.compile(r"(_|^)(milli|micro|kilo|mega|ms|us|kb|mb|bits?|minutes|hours|percent|msec)(_|$)")
+
+
+@pytest.fixture
+def page(monkeypatch: pytest.MonkeyPatch) -> bytes:
+    monkeypatch.setattr("flowfast.metrics.collectors.build.platform.release", lambda: "7.2.12")
+    monkeypatch.setattr("flowfast.metrics.collectors.build.__version__", "0.1.0")
+    paths = PathBytes()
+    paths.update(fixed())
+    every = collectors(paths, per_sa=True, sa_limit=3)
+    return render(Registry(every, {"build": build.collect}, clock=lambda: 0.0).collect(fixed()))
+
+
+@pytest.fixture
+def families(page: bytes) -> Iterator[list[Metric]]:
+    return list(text_string_to_metric_families(page.decode()))  # type: ignore[return-value]
+
+
+def test_page_is_the_golden_one(page: bytes) -> None:
+    if os.environ.get("FLOWFAST_UPDATE_GOLDEN"):
+        GOLDEN.write_bytes(page)
+    assert page.decode() == GOLDEN.read_text(), "FLOWFAST_UPDATE_GOLDEN=1 writes the page anew"
+
+
+def test_every_collector_worked(families: list[Metric]) -> None:
+    success = next(family for family in families if family.name == "flowfast_collector_success")
+    assert {sample.labels["collector"]: sample.value for sample in success.samples} == dict.fromkeys(
+        ("build", "tunnels", "sas", "flows", "features", "reasons", "guard", "reconcile"), 1
+    )
+
+
+def test_names_follow_prometheus_conventions(families: list[Metric]) -> None:
+    assert len({family.name for family in families}) == len(families)
+    for family in families:
+        for sample in family.samples:
+            assert sample.name.startswith("flowfast_")
+            assert sample.name.endswith("_total") is (family.type == "counter"), sample.name
+            assert not NOT_BASE.search(sample.name), sample.name
+            assert sample.name.endswith("_info") <= (sample.value == 1)
+            assert not {"le", "quantile", "job", "instance"} & sample.labels.keys()
+        assert family.type in ("counter", "gauge")
+        assert len(family.documentation) > 20
+        assert family.documentation.endswith(".")
+        for unit in ("bytes", "packets"):  # what a name counts, its help says
+            if f"_{unit}" in family.name:
+                assert re.search(unit, family.documentation, re.IGNORECASE), family.name
+        if family.name.endswith("_timestamp_seconds"):
+            assert "seconds since the epoch" in family.documentation
+
+
+def test_no_series_twice(families: list[Metric]) -> None:
+    for family in families:
+        series = [tuple(sorted(sample.labels.items())) for sample in family.samples]
+        assert len(set(series)) == len(series), family.name
+
+
+def test_no_spi_in_a_long_lived_series(families: list[Metric]) -> None:
+    with_spi = {family.name for family in families for sample in family.samples if "spi" in sample.labels}
+    assert with_spi and all(name.startswith("flowfast_sa_") for name in with_spi)
