@@ -4,7 +4,9 @@ import ctypes
 import multiprocessing
 import os
 import signal
+import socket
 import subprocess
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -158,6 +160,22 @@ class Netns:
     def call(self, function: Callable[..., R], *args: Any, timeout: float = WAIT) -> R:
         """Runs a Python function in this namespace, in a process of its own, and returns its result."""
         return self.start(function, *args).result(timeout)
+
+    def socket(self, family: int, kind: int, protocol: int = 0) -> socket.socket:
+        """A socket of this namespace, to use in this process."""
+        made: list[socket.socket] = []
+
+        def make() -> None:
+            # The network namespace belongs to the thread, a socket keeps the one that it was made in.
+            netns.setns(self.name, flags=0, fork=False)
+            made.append(socket.socket(family, kind, protocol))
+
+        thread = threading.Thread(target=make)
+        thread.start()
+        thread.join()
+        if not made:
+            raise LabError(f"{self.name}: no socket could be made there")
+        return made[0]
 
     def read(self, path: str) -> str:
         """A file as this namespace sees it (/proc/net, /proc/sys/net, /sys/class/net), stripped."""

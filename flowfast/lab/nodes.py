@@ -44,6 +44,10 @@ def set_up(devices: Sequence[Device], routes: Sequence[Route], forwarding: bool)
             elif (conf / name).is_dir():
                 (conf / name / "accept_dad").write_text("0")
                 (conf / name / "accept_ra").write_text("0")
+            neighbours = SYSCTL / family / "neigh" / name / "retrans_time_ms"
+            if neighbours.exists():
+                # A NIC that has just come up may lose the first question: ask again soon, not after a second.
+                neighbours.write_text("100")
         if forwarding:
             (conf / "all" / "forwarding").write_text("1")
     with IPRoute() as ipr:

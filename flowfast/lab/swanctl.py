@@ -1,4 +1,4 @@
-"""What strongSwan reads and prints, as text: swanctl.conf from dataclasses, and `swanctl --raw` to dictionaries. No I/O."""
+"""What strongSwan reads and prints: swanctl.conf from dataclasses, `swanctl --raw` to dictionaries. No I/O."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -137,23 +137,23 @@ def parse_raw(text: str) -> list[tuple[str, dict[str, Any]]]:
 def _section(tokens: Iterator[str]) -> dict[str, Any]:
     section: dict[str, Any] = {}
     key = ""
-    while (token := next(tokens)) != "}":
-        if token == "{":
+    while (word := next(tokens)) != "}":
+        if word == "{":
             section[key] = _section(tokens)
-        elif token == "[":
+        elif word == "[":
             section[key] = _list(tokens)
-        elif token.endswith("="):
-            key = token[:-1]
+        elif word.endswith("="):
+            key = word[:-1]
             section[key] = ""
         elif key in section and section[key] == "":
-            section[key] = token
+            section[key] = word
         else:
-            key = token
+            key = word
     return section
 
 
 def _list(tokens: Iterator[str]) -> list[str]:
     items = []
-    while (token := next(tokens)) != "]":
-        items.append(token)
+    while (word := next(tokens)) != "]":
+        items.append(word)
     return items

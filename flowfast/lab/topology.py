@@ -21,7 +21,7 @@ from flowfast.lab.wires import End, WireKind, wires
 
 Family = Literal[4, 6]
 Kind = Literal["policy", "xfrmi", "cross-netns"]
-"""policy: the policies alone; xfrmi: an xfrm interface on both gateways; cross-netns: gw1's underlay is another netns."""
+"""policy: policies alone; xfrmi: an xfrm interface on both gateways; cross-netns: gw1's underlay in another netns."""
 
 BOTH: tuple[Family, ...] = (4, 6)
 IF_ID = 42
@@ -56,7 +56,7 @@ WAN_LENGTH = (24, 64)
 
 @dataclass(frozen=True, slots=True)
 class Tunnel:
-    """What one tunnel of a topology protects, seen from gw1 (or the hub): selectors by family, if_id of its interface."""
+    """What one tunnel protects, seen from gw1 (or the hub): prefixes of each family, and its xfrm interface."""
 
     name: str
     local: tuple[str, ...]
@@ -84,6 +84,16 @@ class TwoGateways:
         """The devices of gw1 that belong in its flowtable: the LAN, and the WAN or the xfrm interfaces."""
         interfaces = tuple(tunnel.device for tunnel in self.tunnels if tunnel.device)
         return ("lan0", *(interfaces or ("wan0",)))
+
+    @property
+    def wan(self) -> tuple[End, End]:
+        """Both ends of the WAN."""
+        return End(self.underlay1, "wan0"), End(self.gw2, "wan0")
+
+    @property
+    def protected(self) -> tuple[str, ...]:
+        """All prefixes that the tunnels protect, of both sides."""
+        return tuple(prefix for tunnel in self.tunnels for prefix in (*tunnel.local, *tunnel.remote))
 
     def host_address(self, side: Literal[1, 2], family: Family, host: int = 2) -> str:
         """Address of the host behind gateway `side`."""
@@ -131,6 +141,7 @@ def two_gateways(
     kind: Kind = "policy",
     wire: WireKind = "veth",
     families: tuple[Family, ...] = BOTH,
+    *,
     hosts: int = 1,
     tunnels: int = 1,
     finish_checksums: bool = False,
@@ -160,7 +171,7 @@ def two_gateways(
 
 
 def _settle(built: TwoGateways) -> None:
-    """Waits until neighbours answer: a NIC joins multicast groups a little after it is up, and loses what comes before."""
+    """Waits until neighbours answer: a NIC joins multicast groups a little after it is up; what is earlier is lost."""
     pings = []
     for family in built.families:
         for ns, address in (
