@@ -160,17 +160,23 @@ def test_start_again_after_stop() -> None:
 
 
 def test_one_rendering_serves_all_scrapes_of_a_snapshot(exporter: Exporter, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also those that come while it is being rendered."""
     collected: list[Snapshot | None] = []
     collect = exporter._registry.collect
 
     def counted(now: Snapshot | None) -> list[Metric]:
         collected.append(now)
+        time.sleep(0.2)
         return collect(now)
 
     monkeypatch.setattr(exporter._registry, "collect", counted)
     exporter.publish(fixed())
-    for _ in range(3):
-        get(exporter)
+    threads = [threading.Thread(target=get, args=(exporter,)) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    get(exporter)
     assert len(collected) == 1
 
 
@@ -227,5 +233,5 @@ def test_ten_thousand_tunnels_render_in_a_moment() -> None:
     exporter.publish(snapshot(*tunnels, full_path=both, before_flowtable=both, flows=()))
     started = time.perf_counter()
     page = exporter.render()
-    assert time.perf_counter() - started < 3  # 0.25 s on an idle machine
+    assert time.perf_counter() - started < 5  # 0.25 s on an idle machine
     assert page.count(b"\n") > 80_000

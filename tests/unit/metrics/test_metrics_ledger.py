@@ -94,6 +94,13 @@ def test_spi_used_again_after_its_deletion_counts_from_nothing() -> None:
     assert ledger.totals()[OUT] == Traffic(1150, 12)
 
 
+def test_end_of_an_sa_that_took_the_place_of_another_between_two_dumps_counts_whole() -> None:
+    ledger = Ledger()
+    ledger.update([tunnel("t", [sa(1, 500, 5)])])
+    ledger.deleted(sa(1, 650, 7, added=2000))
+    assert ledger.totals()[OUT] == Traffic(1150, 12)
+
+
 def test_sa_whose_tunnel_was_out_of_sight_for_long_is_not_counted_again() -> None:
     ledger = Ledger()
     for _ in range(3):
@@ -122,7 +129,7 @@ def test_renamed_tunnel_goes_on_under_its_new_name() -> None:
     ledger = Ledger()
     ledger.update([tunnel("t", [sa(1, 500, 5)])])
     ledger.update([tunnel("u", [sa(1, 500, 5)])])
-    ledger.update([tunnel("u", [sa(1, 600, 6)])])
+    ledger.deleted(sa(1, 600, 6))
     assert ledger.totals()[OUT] == Traffic(500, 5)
     assert ledger.totals()["u", Direction.OUT] == Traffic(100, 1)
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flowfast.metrics.keep import SPARE
@@ -112,6 +112,7 @@ def test_names_that_are_no_nft_identifiers_find_their_counters() -> None:
     assert paths.now == {("büro 7", Direction.OUT): ByPath(0, 8)}
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.booleans(), st.integers(0, 10**6), st.integers(0, 10**6)), max_size=30))
 def test_never_backwards_whatever_the_counters_do(looks: list[tuple[bool, int, int]]) -> None:
     paths = PathBytes()
@@ -126,6 +127,7 @@ def test_never_backwards_whatever_the_counters_do(looks: list[tuple[bool, int, i
         last = now
 
 
+@settings(deadline=None)
 @given(
     st.integers(0, 10**6),
     st.lists(st.tuples(st.integers(0, 10**4), st.integers(0, 10**4), st.booleans(), st.booleans()), max_size=30),

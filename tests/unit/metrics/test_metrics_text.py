@@ -1,6 +1,6 @@
 """The renderer says what prometheus_client says, whatever the labels hold."""
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from prometheus_client import Metric, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
@@ -37,6 +37,7 @@ def parsed(text: bytes) -> list[object]:
     ]
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(LABELS, LABELS, VALUES), max_size=5), st.sampled_from(["x", "a\\b\nc", "ü"]))
 def test_says_what_prometheus_client_says(rows: list[tuple[str, str, float]], about: str) -> None:
     counter = CounterMetricFamily("flowfast_x_total", about, labels=("one", "two"))
