@@ -14,11 +14,12 @@ PACKAGES = "apt install python3-nftables; python3-nftables on Fedora, py3-nftabl
 _ERROR = re.compile(r"(?:^|: )Error: (.*)")
 _SHOWN = 160
 _CODES = {os.strerror(code): code for code in sorted(errno.errorcode, reverse=True)}
-_OWN_WORDS = {  # what libnftables says itself of what the kernel would have refused with that code
-    "interval overlaps with an existing one": errno.EEXIST,
-    "conflicting intervals specified": errno.EEXIST,
-    "element does not exist": errno.ENOENT,
-}
+_OWN_WORDS = (  # what libnftables says itself of what the kernel would have refused with that code
+    ("interval overlaps with an existing one", errno.EEXIST),
+    ("conflicting intervals specified", errno.EEXIST),
+    ("already exists", errno.EEXIST),
+    ("element does not exist", errno.ENOENT),
+)
 
 
 def run(commands: str, *, json: bool = False, dry_run: bool = False) -> str:
@@ -31,6 +32,7 @@ def run(commands: str, *, json: bool = False, dry_run: bool = False) -> str:
     context = _context()
     context.set_json_output(json)
     context.set_stateless_output(True)
+    context.set_numeric_proto_output(True)  # names come from /etc/protocols, which a router may lack
     context.set_dry_run(dry_run)
     code, output, errors = context.cmd(commands)
     if code != 0:
@@ -58,7 +60,9 @@ def _place(command: str = "", carets: str = "") -> str:
 
 def _code(reason: str) -> int:
     reason = reason.partition(";")[0]  # "No such file or directory; did you mean table ... "
-    return _CODES.get(reason) or _OWN_WORDS.get(reason, errno.EINVAL)
+    if reason in _CODES:
+        return _CODES[reason]
+    return next((code for words, code in _OWN_WORDS if words in reason), errno.EINVAL)
 
 
 def _context() -> Any:

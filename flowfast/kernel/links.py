@@ -118,7 +118,7 @@ class Changes:
             family, _, index, _, _ = _IFINFOMSG.unpack_from(message.body)
             if family != socket.AF_UNSPEC:  # of a bridge's port, not of the device
                 return
-            name = next(text(of) for kind, of in attributes(message.body[_IFINFOMSG.size :]) if kind == _IFLA_IFNAME)
+            name = text(dict(attributes(message.body[_IFINFOMSG.size :]))[_IFLA_IFNAME])
             before = self._names.pop(index, name)
             if before != name:
                 yield LinkChanged(before, gone=True)

@@ -35,7 +35,7 @@ Element = tuple[str, ...]
 """Element of a set: its parts as nft lists them, concatenated with `.`, names without quotes.
 
 A prefix without host bits ("10.1.0.0/16"), a host without length ("10.2.0.1"), a range ("10.0.0.1-10.0.0.5") only where
-no prefix says the same, a device ("lan0"), a protocol by its name ("tcp").
+no prefix says the same, a device ("lan0"), a protocol or port by its number ("6").
 """
 
 
