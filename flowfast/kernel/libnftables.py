@@ -13,6 +13,7 @@ PACKAGES = "apt install python3-nftables; python3-nftables on Fedora, py3-nftabl
 
 _ERROR = re.compile(r"(?:^|: )Error: (.*)")
 _SHOWN = 160
+_QUOTES = str.maketrans("\u2018\u2019", "''")
 _CODES = {os.strerror(code): code for code in sorted(errno.errorcode, reverse=True)}
 _OWN_WORDS = (  # what libnftables says itself of what the kernel would have refused with that code
     ("interval overlaps with an existing one", errno.EEXIST),
@@ -45,7 +46,7 @@ def error_of(errors: str) -> KernelError:
     lines = errors.splitlines()
     for number, line in enumerate(lines):
         if found := _ERROR.search(line):
-            reason = found[1].removeprefix("Could not process rule: ").strip()
+            reason = found[1].removeprefix("Could not process rule: ").strip().translate(_QUOTES)
             return KernelError(f"nft: {reason}{_place(*lines[number + 1 : number + 3])}", _code(reason))
     return KernelError(f"nft: {' '.join(errors.split()) or 'failed and does not say why'}", errno.EINVAL)
 

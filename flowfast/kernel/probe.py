@@ -141,7 +141,7 @@ def _follows(name: str, needs: str, because: Reason) -> Reason:
 def _missing(name: str, failed: Exception) -> Feature:
     """A feature that is not there. Where a tool or a privilege is missing, that is the reason, and not the kernel."""
     known = FEATURES[name]
-    if isinstance(failed, Unavailable) and name != "hook_dump":
+    if isinstance(failed, Unavailable):
         reason = Reason(_NOT_PROBED, "kernel", f"{known.without}, as far as can be seen", str(failed), known.severity)
     else:
         reason = Reason(f"NO_{name.upper()}", "kernel", f"{known.without}: {failed}", known.remedy, known.severity)

@@ -23,7 +23,7 @@ from flowfast.kernel.nft import wire
 from flowfast.kernel.system import RealSystem
 from flowfast.kernel.xfrm import encode, uapi
 from flowfast.kernel.xfrm.config import Aead, SAConfig
-from flowfast.model.errors import KernelError
+from flowfast.model.errors import KernelError, Unavailable
 from flowfast.model.nftables import Table
 from flowfast.model.sa import Direction, Mode
 from flowfast.model.state import Flow
@@ -60,7 +60,10 @@ def _early_ingress() -> None:
 
 
 def _hook_dump() -> None:
-    wire.on_ingress("lo")
+    try:
+        wire.on_ingress("lo")
+    except Unavailable as missing:  # here it is the kernel that is asked about
+        raise KernelError(str(missing), errno.EOPNOTSUPP) from missing
 
 
 def _rt_ipsec() -> None:

@@ -206,7 +206,7 @@ def test_lost_events_are_told() -> None:
     async def listen() -> NewGeneration:
         nft = RealNft()
         with nft.changes() as changes:
-            changes._socket.setsockopt(1, 33, 2048)  # type: ignore[attr-defined]  # SO_RCVBUFFORCE: one event at most
+            changes._socket.setsockopt(1, 33, 2048)  # SO_RCVBUFFORCE: one event at most
             nft.commit([AddTable(INET)])
             for number in range(20):
                 nft.commit([AddCounter(INET, f"c{number}")])

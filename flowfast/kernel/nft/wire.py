@@ -94,52 +94,53 @@ def generation() -> int:
 
 def base_chains(table: Table) -> dict[str, Hook]:
     """The hooks of the table's base chains, by chain."""
-
-    def decode(message: Message) -> Iterator[tuple[str, Hook]]:
-        attrs = _attrs(message.body[4:])
-        if 4 not in attrs or text(attrs[1]) != table.name or _family(message) != table.family:
-            return
-        hook = _attrs(attrs[4])
-        number = _U32.unpack(hook[1])[0]
-        policy = "drop" if 5 in attrs and _U32.unpack(attrs[5])[0] == 0 else "accept"
-        devices = _devices(hook[4]) if 4 in hook else [text(hook[3])] if 3 in hook else []
-        names = _HOOKS.get(table.family, _HOOKS["inet"])
-        yield (
-            text(attrs[3]),
-            Hook(
-                type=text(attrs[7]),
-                hook=names[number] if number < len(names) else str(number),
-                priority=_I32.unpack(hook[2])[0],
-                policy=policy,
-                device=", ".join(sorted(devices)) or None,
-            ),
-        )
-
     with Netlink(NETLINK_NETFILTER) as netlink:
-        return dict(netlink.dump(_GETCHAIN, _request(table.family), decode, what="nf_tables: chains"))
+        what = f"nf_tables: chains of {table}"
+        return dict(netlink.dump(_GETCHAIN, _request(table.family), lambda m: decode_base_chain(m, table), what=what))
+
+
+def decode_base_chain(message: Message, table: Table) -> Iterator[tuple[str, Hook]]:
+    """The chain and its hook; nothing for a chain without one, or of another table."""
+    attrs = _attrs(message.body[4:])
+    if 4 not in attrs or text(attrs[1]) != table.name or _family(message) != table.family:
+        return
+    hook = _attrs(attrs[4])
+    number = _U32.unpack(hook[1])[0]
+    names = _HOOKS.get(table.family, _HOOKS["inet"])
+    devices = _devices(hook[4]) if 4 in hook else [text(hook[3])] if 3 in hook else []
+    place = Hook(
+        type=text(attrs[7]),
+        hook=names[number] if number < len(names) else str(number),
+        priority=_I32.unpack(hook[2])[0],
+        policy="drop" if 5 in attrs and _U32.unpack(attrs[5])[0] == 0 else "accept",
+        device=", ".join(sorted(devices)) or None,
+    )
+    yield text(attrs[3]), place
 
 
 def flowtables(table: Table) -> dict[str, Flowtable]:
     """The table's flowtables with flags and devices, by name. Empty too where this kernel has no flowtable."""
-
-    def decode(message: Message) -> Iterator[Flowtable]:
-        attrs = _attrs(message.body[4:])
-        if text(attrs[1]) != table.name or _family(message) != table.family:
-            return
-        hook = _attrs(attrs[3])
-        flags = _U32.unpack(attrs[7])[0] if 7 in attrs else 0
-        yield Flowtable(
-            name=text(attrs[2]),
-            devices=frozenset(_devices(hook[3])) if 3 in hook else frozenset(),
-            priority=_I32.unpack(hook[2])[0],
-            counter=bool(flags & _FLOWTABLE_COUNTER),
-            offload=bool(flags & _FLOWTABLE_OFFLOAD),
-        )
-
     request = _request(table.family, _string(1, table.name))
     with Netlink(NETLINK_NETFILTER) as netlink:
-        found = netlink.dump(_GETFLOWTABLE, request, decode, what="nf_tables: flowtables")
+        what = f"nf_tables: flowtables of {table}"
+        found = netlink.dump(_GETFLOWTABLE, request, lambda m: decode_flowtable(m, table), what=what)
     return {flowtable.name: flowtable for flowtable in found}
+
+
+def decode_flowtable(message: Message, table: Table) -> Iterator[Flowtable]:
+    """The flowtable; nothing for one of another table."""
+    attrs = _attrs(message.body[4:])
+    if text(attrs[1]) != table.name or _family(message) != table.family:
+        return
+    hook = _attrs(attrs[3])
+    flags = _U32.unpack(attrs[7])[0] if 7 in attrs else 0
+    yield Flowtable(
+        name=text(attrs[2]),
+        devices=frozenset(_devices(hook[3])) if 3 in hook else frozenset(),
+        priority=_I32.unpack(hook[2])[0],
+        counter=bool(flags & _FLOWTABLE_COUNTER),
+        offload=bool(flags & _FLOWTABLE_OFFLOAD),
+    )
 
 
 def _devices(nested: memoryview) -> list[str]:
@@ -152,17 +153,19 @@ def _devices(nested: memoryview) -> list[str]:
 
 def counters(table: Table) -> dict[str, CounterValue]:
     """Every named counter of the table."""
-
-    def decode(message: Message) -> Iterator[tuple[str, CounterValue]]:
-        attrs = _attrs(message.body[4:])
-        if text(attrs[1]) != table.name or _U32.unpack(attrs[3])[0] != _OBJECT_COUNTER:
-            return
-        data = _attrs(attrs[4])
-        yield text(attrs[2]), CounterValue(packets=_U64.unpack(data[2])[0], bytes=_U64.unpack(data[1])[0])
-
     request = _request(table.family, _string(1, table.name), attribute(3, _U32.pack(_OBJECT_COUNTER)))
     with Netlink(NETLINK_NETFILTER) as netlink:
-        return dict(netlink.dump(_GETOBJ, request, decode, what=f"nf_tables: counters of {table}"))
+        what = f"nf_tables: counters of {table}"
+        return dict(netlink.dump(_GETOBJ, request, lambda m: decode_counter(m, table), what=what))
+
+
+def decode_counter(message: Message, table: Table) -> Iterator[tuple[str, CounterValue]]:
+    """The counter's name and value; nothing for another object, or of another table."""
+    attrs = _attrs(message.body[4:])
+    if text(attrs[1]) != table.name or _U32.unpack(attrs[3])[0] != _OBJECT_COUNTER:
+        return
+    data = _attrs(attrs[4])
+    yield text(attrs[2]), CounterValue(packets=_U64.unpack(data[2])[0], bytes=_U64.unpack(data[1])[0])
 
 
 # hooks
@@ -176,7 +179,7 @@ def on_ingress(device: str) -> list[OnIngress]:
     request = _request(_NETDEV, attribute(1, _U32.pack(0)), _string(3, device))
     try:
         with Netlink(NETLINK_NETFILTER) as netlink:
-            return netlink.dump(_HOOK_GET, request, _on_ingress, what=f"netfilter: hooks of {device}")
+            return netlink.dump(_HOOK_GET, request, decode_on_ingress, what=f"netfilter: hooks of {device}")
     except KernelError as refused:
         if refused.code == errno.ENODEV:
             return []
@@ -185,7 +188,8 @@ def on_ingress(device: str) -> list[OnIngress]:
         raise
 
 
-def _on_ingress(message: Message) -> Iterator[OnIngress]:
+def decode_on_ingress(message: Message) -> Iterator[OnIngress]:
+    """One hook of those on a device."""
     attrs = _attrs(message.body[4:])
     table = name = None
     if 6 in attrs:  # NFNLA_HOOK_CHAIN_INFO: description and its type, which may be a BPF program's
