@@ -15,9 +15,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Self
 
+from flowfast.lab.hub import HubAndSpokes
+from flowfast.lab.manual_keys import Peered
 from flowfast.lab.netns import WAIT, LabError, Netns
 from flowfast.lab.swanctl import Child, Connection, parse_raw, render, swanctl_conf
-from flowfast.lab.topology import Family, TwoGateways, wan_address
+from flowfast.lab.topology import Family, Peering, TwoGateways, wan_address
 
 # Few plugins: each costs time to load, under emulation. Those that a version lacks are passed over: 5.9 splits out of
 # openssl what later versions have in it.
@@ -189,13 +191,32 @@ class Daemon:
 
 
 def connections(
-    topology: TwoGateways, outer: Family = 4, encap: bool = False, **options: Any
+    peering: Peering, outer: Family = 4, encap: bool = False, **options: Any
 ) -> tuple[Connection, Connection]:
-    """The connection of gw1 and that of gw2: a child per tunnel of the topology. `options` go to every Child."""
-    left, right = wan_address(1, outer), wan_address(2, outer)
-    ours = tuple(Child(t.name, t.local, t.remote, if_id=t.if_id, **options) for t in topology.tunnels)
-    theirs = tuple(Child(t.name, t.remote, t.local, if_id=t.if_id, **options) for t in topology.tunnels)
-    return Connection("gw", left, right, ours, encap=encap), Connection("gw", right, left, theirs, encap=encap)
+    """The connection of either end of a peering: a child per tunnel. `options` go to every Child."""
+    left, right = (wan_address(side, outer) for side in peering.sides)
+    ours = tuple(Child(t.name, t.local, t.remote, if_id=t.if_id, **options) for t in peering.tunnels)
+    theirs = tuple(Child(t.name, t.remote, t.local, if_id=t.if_id, **options) for t in peering.tunnels)
+    return (
+        Connection(peering.name, left, right, ours, encap=encap),
+        Connection(peering.name, right, left, theirs, encap=encap),
+    )
+
+
+@contextmanager
+def _daemons(topology: Peered, initiate: bool, **options: Any) -> Iterator[list[Daemon]]:
+    """strongSwan in every namespace that has SAs, in the order of the peerings, the left end first."""
+    secret = secrets.token_urlsafe(32)
+    by_netns: dict[Netns, tuple[Connection, ...]] = {}
+    for peering in topology.peerings:
+        for ns, connection in zip((peering.left, peering.right), connections(peering, **options), strict=True):
+            by_netns[ns] = (*by_netns.get(ns, ()), connection)
+    with ExitStack() as stack:
+        daemons = {ns: stack.enter_context(Daemon(ns, conns, secret)) for ns, conns in by_netns.items()}
+        for peering in topology.peerings if initiate else ():
+            for tunnel in peering.tunnels:
+                daemons[peering.left].initiate(tunnel.name)
+        yield list(daemons.values())
 
 
 @contextmanager
@@ -207,10 +228,14 @@ def two_daemons(
     `options`: as in Child (rekey_time, start_action, per_cpu_sas, ...).
     `outer`: the family of the gateways' addresses; `encap` forces ESP in UDP.
     """
-    secret = secrets.token_urlsafe(32)
-    one, two = connections(topology, outer, encap, **options)
-    with Daemon(topology.underlay1, (one,), secret) as left, Daemon(topology.gw2, (two,), secret) as right:
-        if initiate:
-            for tunnel in topology.tunnels:
-                left.initiate(tunnel.name)
+    with _daemons(topology, initiate, outer=outer, encap=encap, **options) as (left, right):
         yield left, right
+
+
+@contextmanager
+def hub_daemons(
+    topology: HubAndSpokes, outer: Family = 4, initiate: bool = True, **options: Any
+) -> Iterator[tuple[Daemon, list[Daemon]]]:
+    """strongSwan on the hub and on every spoke; `options` as in two_daemons()."""
+    with _daemons(topology, initiate, outer=outer, **options) as (hub, *spokes):
+        yield hub, spokes

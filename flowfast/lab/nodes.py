@@ -12,7 +12,10 @@ SYSCTL = Path("/proc/sys/net")
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """A device to bring up: addresses as "10.1.0.2/16"; `xfrm_if_id` makes it an xfrm interface first."""
+    """A device to bring up: addresses as "10.1.0.2/16"; `xfrm_if_id` makes it an xfrm interface first.
+
+    `bridge_of` makes it a bridge with these ports, `dummy` a dummy device.
+    """
 
     name: str
     addresses: Sequence[str] = ()
@@ -20,15 +23,17 @@ class Device:
     xfrm_if_id: int | None = None
     xfrm_link: str | None = None
     dummy: bool = False
+    bridge_of: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """A route to `prefix` ("default" too) via a neighbour, or through a device."""
+    """A route to `prefix` ("default" too) via a neighbour, or through a device; `source` is where packets come from."""
 
     prefix: str
     via: str | None = None
     device: str | None = None
+    source: str | None = None
 
 
 def set_up(devices: Sequence[Device], routes: Sequence[Route], forwarding: bool) -> None:
@@ -69,6 +74,10 @@ def _device(ipr: IPRoute, device: Device) -> None:
         ipr.link("add", ifname=device.name, kind="xfrm", xfrm_if_id=device.xfrm_if_id, **link)
     elif device.dummy:
         ipr.link("add", ifname=device.name, kind="dummy")
+    elif device.bridge_of:
+        ipr.link("add", ifname=device.name, kind="bridge")
+        for port in device.bridge_of:
+            ipr.link("set", index=_index(ipr, port), master=_index(ipr, device.name), state="up")
     index = _index(ipr, device.name)
     for address in device.addresses:
         local, length = address.split("/")
@@ -83,4 +92,6 @@ def _route(ipr: IPRoute, route: Route) -> None:
         where["gateway"] = route.via
     if route.device:
         where["oif"] = _index(ipr, route.device)
+    if route.source:
+        where["prefsrc"] = route.source
     ipr.route("add", dst=route.prefix, **where)

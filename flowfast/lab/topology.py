@@ -1,16 +1,17 @@
-"""The lab's networks: two gateways with a host behind each, and a hub with spokes. Each lasts as long as its context.
+"""The lab's network: two gateways with a host behind each, in namespaces that last as long as its context.
 
     h1 e0 --- lan0 gw1 wan0 === ESP === wan0 gw2 lan0 --- e0 h2
     10.1.0.0/16      192.0.2.0/24 (the WAN)         10.2.0.0/16
     fd00:1::/64      2001:db8::/64                  fd00:2::/64
 
-They make no SAs: flowfast.lab.ike does (strongSwan), or flowfast.lab.fixed_keys (without an IKE daemon).
+It makes no SAs: flowfast.lab.ike does (strongSwan), or flowfast.lab.manual_keys (without an IKE daemon).
 """
 
+import ipaddress
 import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from pyroute2 import IPRoute
@@ -36,9 +37,19 @@ def lan_prefix(side: int, family: Family) -> str:
     return f"10.{side}.0.0/16" if family == 4 else f"fd00:{side}::/64"
 
 
-def lan_address(side: int, family: Family, host: int = 2) -> str:
-    """Address number `host` in that network, without its length; 1 is the gateway's."""
-    return f"10.{side}.{host >> 8}.{host & 255}" if family == 4 else f"fd00:{side}::{host:x}"
+def lan_address(side: int, family: Family, host: int = 2, tunnel: int = 0) -> str:
+    """Address number `host` in that network, without its length; 1 is the gateway's.
+
+    Where a topology has several tunnels, `tunnel` is the one that protects the address.
+    """
+    if family == 4:
+        return f"10.{side}.{tunnel}.{host}"
+    return str(ipaddress.ip_address(f"fd00:{side}:0:0:{tunnel:x}::{host:x}"))
+
+
+def _part(side: int, family: Family, tunnel: int) -> str:
+    """What one of several tunnels protects of a network."""
+    return f"10.{side}.{tunnel}.0/24" if family == 4 else str(ipaddress.ip_network(f"fd00:{side}:0:0:{tunnel:x}::/80"))
 
 
 def wan_address(side: int, family: Family) -> str:
@@ -46,12 +57,14 @@ def wan_address(side: int, family: Family) -> str:
     return f"192.0.2.{side}" if family == 4 else f"2001:db8::{side:x}"
 
 
-def _sized(address: str, family: Family, length: tuple[int, int]) -> str:
-    return f"{address}/{length[family == 6]}"
+def on_lan(address: str, family: Family) -> str:
+    """A LAN address with its length, as a device gets it."""
+    return f"{address}/{16 if family == 4 else 64}"
 
 
-LAN_LENGTH = (16, 64)
-WAN_LENGTH = (24, 64)
+def on_wan(address: str, family: Family) -> str:
+    """A WAN address with its length."""
+    return f"{address}/{24 if family == 4 else 64}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +76,21 @@ class Tunnel:
     remote: tuple[str, ...]
     if_id: int | None = None
     device: str | None = None
+
+    def reversed(self) -> "Tunnel":
+        """The same tunnel, seen from the other end."""
+        return replace(self, local=self.remote, remote=self.local)
+
+
+@dataclass(frozen=True, slots=True)
+class Peering:
+    """Two namespaces with SAs towards each other, by number of their side, and the tunnels seen from the first."""
+
+    name: str
+    left: Netns
+    right: Netns
+    sides: tuple[int, int]
+    tunnels: tuple[Tunnel, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +114,11 @@ class TwoGateways:
         return ("lan0", *(interfaces or ("wan0",)))
 
     @property
+    def peerings(self) -> tuple[Peering, ...]:
+        """The gateways, as those who make SAs for them see them."""
+        return (Peering("gw", self.underlay1, self.gw2, (1, 2), self.tunnels),)
+
+    @property
     def wan(self) -> tuple[End, End]:
         """Both ends of the WAN."""
         return End(self.underlay1, "wan0"), End(self.gw2, "wan0")
@@ -95,9 +128,9 @@ class TwoGateways:
         """All prefixes that the tunnels protect, of both sides."""
         return tuple(prefix for tunnel in self.tunnels for prefix in (*tunnel.local, *tunnel.remote))
 
-    def host_address(self, side: Literal[1, 2], family: Family, host: int = 2) -> str:
-        """Address of the host behind gateway `side`."""
-        return lan_address(side, family, host)
+    def host_address(self, side: Literal[1, 2], family: Family, host: int = 2, tunnel: int = 0) -> str:
+        """Address of the host behind gateway `side`; one that tunnel number `tunnel` protects."""
+        return lan_address(side, family, host, tunnel)
 
     def ping(self, family: Family, count: int = 2) -> bool:
         """Whether h1 reaches h2: fills the neighbour tables, and makes a trap policy bring its tunnel up."""
@@ -111,7 +144,7 @@ def _tunnels(kind: Kind, families: tuple[Family, ...], count: int) -> tuple[Tunn
     def part(side: int, number: int) -> tuple[str, ...]:
         if count == 1:
             return tuple(lan_prefix(side, family) for family in families)
-        return tuple(f"10.{side}.{number}.0/24" if f == 4 else f"fd00:{side}:0:0:{number:x}::/80" for f in families)
+        return tuple(_part(side, family, number) for family in families)
 
     return tuple(
         Tunnel(
@@ -125,15 +158,24 @@ def _tunnels(kind: Kind, families: tuple[Family, ...], count: int) -> tuple[Tunn
     )
 
 
-def _host_addresses(side: int, families: tuple[Family, ...], hosts: int, tunnels: int) -> list[str]:
-    """Addresses 2, 3, ... of a host; with several tunnels, the same in each tunnel's part of the network."""
-    addresses = []
-    for number in range(tunnels):
-        for host in range(2, 2 + hosts):
-            for family in families:
-                own = f"10.{side}.{number}.{host}" if family == 4 else f"fd00:{side}:0:0:{number:x}::{host:x}"
-                addresses.append(_sized(own, family, LAN_LENGTH))
-    return addresses
+def _host(built: TwoGateways, side: Literal[1, 2], hosts: int) -> None:
+    """Sets up h1 or h2: addresses 2, 3, ... for each tunnel, and routes that choose the one to send from."""
+    ns, other = (built.h1, 2) if side == 1 else (built.h2, 1)
+    numbers = range(len(built.tunnels))
+    addresses = [
+        on_lan(lan_address(side, family, host, number), family)
+        for number in numbers
+        for host in range(2, 2 + hosts)
+        for family in built.families
+    ]
+    routes = [Route("default" if f == 4 else "::/0", via=lan_address(side, f, 1)) for f in built.families]
+    if len(built.tunnels) > 1:
+        routes += [
+            Route(_part(other, f, n), via=lan_address(side, f, 1), source=lan_address(side, f, 2, n))
+            for n in numbers
+            for f in built.families
+        ]
+    ns.call(set_up, [Device("e0", addresses)], routes, False)
 
 
 @contextmanager
@@ -148,7 +190,7 @@ def two_gateways(
 ) -> Iterator[TwoGateways]:
     """Two gateways and the hosts behind them, each in a namespace: h1, gw1, gw2, h2 (and underlay1 in cross-netns).
 
-    `wire`: "nic" takes three of the machine's pairs of NICs. `hosts`: addresses on each host (per tunnel).
+    `wire`: "nic" takes three of the machine's pairs of NICs. `hosts`: addresses on each host, for each tunnel.
     `finish_checksums`: veth as a wire would be (flowfast.lab.wires). Everything is taken down at the end.
     """
     with ExitStack() as stack:
@@ -160,42 +202,34 @@ def two_gateways(
         supply.join(End(underlay1, "wan0"), End(gw2, "wan0"))
         supply.join(End(gw2, "lan0"), End(h2, "e0"))
         built = TwoGateways(kind, wire, families, h1, gw1, gw2, h2, underlay1, _tunnels(kind, families, tunnels))
-        for side, host in ((1, h1), (2, h2)):
-            addresses = _host_addresses(side, families, hosts, tunnels)
-            host.call(set_up, [Device("e0", addresses)], [_default(side, family) for family in families], False)
+        _host(built, 1, hosts)
+        _host(built, 2, hosts)
         _gateway(built, 1)
         _gateway(built, 2)
-        if wire == "nic":
-            _settle(built)
+        for family in families if wire == "nic" else ():
+            settle(
+                (h1, lan_address(1, family, 1)), (underlay1, wan_address(2, family)), (h2, lan_address(2, family, 1))
+            )
         yield built
 
 
-def _settle(built: TwoGateways) -> None:
+def settle(*neighbours: tuple[Netns, str]) -> None:
     """Waits until neighbours answer: a NIC joins multicast groups a little after it is up; what is earlier is lost."""
     pings = []
-    for family in built.families:
-        for ns, address in (
-            (built.h1, lan_address(1, family, 1)),
-            (built.underlay1, wan_address(2, family)),
-            (built.h2, lan_address(2, family, 1)),
-        ):
-            argv = ["ping", "-q", "-c", "1", "-i", "0.2", "-w", "10", address]
-            pings.append((f"{ns.name}: {address}", ns.popen(argv, stdout=subprocess.DEVNULL)))
+    for ns, address in neighbours:
+        argv = ["ping", "-q", "-c", "1", "-i", "0.2", "-w", "10", address]
+        pings.append((f"{ns.name}: {address}", ns.popen(argv, stdout=subprocess.DEVNULL)))
     for what, ping in pings:
         if ping.wait() != 0:
             raise LabError(f"{what} does not answer over the emulated NICs")
-
-
-def _default(side: int, family: Family) -> Route:
-    return Route("default" if family == 4 else "::/0", via=lan_address(side, family, 1))
 
 
 def _gateway(built: TwoGateways, side: Literal[1, 2]) -> None:
     """Sets up gw1 or gw2, and gw1's underlay where that is another namespace."""
     families, other = built.families, 3 - side
     ns = built.gw1 if side == 1 else built.gw2
-    lan = Device("lan0", [_sized(lan_address(side, f, 1), f, LAN_LENGTH) for f in families])
-    wan = Device("wan0", [_sized(wan_address(side, f), f, WAN_LENGTH) for f in families])
+    lan = Device("lan0", [on_lan(lan_address(side, f, 1), f) for f in families])
+    wan = Device("wan0", [on_wan(wan_address(side, f), f) for f in families])
     if built.kind == "policy":
         routes = [Route(lan_prefix(other, f), via=wan_address(other, f)) for f in families]
         ns.call(set_up, [lan, wan], routes, True)

@@ -13,7 +13,7 @@ import struct
 import threading
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from flowfast.lab.netns import LabError, Netns
@@ -44,7 +44,15 @@ class TcpResult:
 
 
 def tcp_transfer(
-    client: Netns, server: Netns, address: str, size: int, *, port: int = 9000, seed: int = 1, timeout: float = 120
+    client: Netns,
+    server: Netns,
+    address: str,
+    size: int,
+    *,
+    port: int = 9000,
+    source: str = "",
+    seed: int = 1,
+    timeout: float = 120,
 ) -> TcpResult:
     """Sends `size` random bytes (from `seed`) from `client` to `server`, which has `address`; compares SHA-256."""
     family = family_of(address)
@@ -67,13 +75,15 @@ def tcp_transfer(
         listener.listen()
         listener.settimeout(timeout)
         sender.settimeout(timeout)
+        if source:
+            sender.bind((source, 0))
         start = time.monotonic()
         receiver = _Thread(receive)
         sender.connect((address, port))
-        source = random.Random(seed)  # noqa: S311 - the payload is no secret
+        payload = random.Random(seed)  # noqa: S311 - no secret
         left = size
         while left:
-            data = source.randbytes(min(CHUNK, left))
+            data = payload.randbytes(min(CHUNK, left))
             sent.update(data)
             sender.sendall(data)
             left -= len(data)
@@ -197,11 +207,15 @@ def _send(
     return sent
 
 
-def _receive(receiver: socket.socket, payload: _Payload, into: list[int | None], done: threading.Event) -> None:
-    """Collects the numbers of what arrives until `done` is set and nothing came for a while."""
-    receiver.settimeout(0.2)
+def _receive(receiver: socket.socket, payload: _Payload, into: list[int | None], expected: "_Expected") -> None:
+    """Collects the numbers of what arrives, until all is there or nothing came for a while after the last was sent."""
+    receiver.settimeout(0.05)
     quiet_since = time.monotonic()
-    while not done.is_set() or time.monotonic() - quiet_since < QUIET:
+    while True:
+        # Once all is there, one short look for duplicates.
+        patience = 0.05 if len(into) >= expected.packets else QUIET
+        if expected.done.is_set() and time.monotonic() - quiet_since >= patience:
+            return
         try:
             into.append(payload.check(receiver.recv(CHUNK)))
         except TimeoutError:
@@ -209,6 +223,15 @@ def _receive(receiver: socket.socket, payload: _Payload, into: list[int | None],
         except ConnectionRefusedError:
             continue  # an ICMP error on a connected socket; the packet counts as lost
         quiet_since = time.monotonic()
+
+
+@dataclass(slots=True)
+class _Expected:
+    """How many packets were sent, once `done` is set."""
+
+    packets: int = 0
+    seconds: float = 0
+    done: threading.Event = field(default_factory=threading.Event)
 
 
 def _echo(server: socket.socket, done: threading.Event) -> None:
@@ -226,7 +249,7 @@ class UdpFlow:
 
     With `echo` the packets come back, and are counted where they were sent: both directions are in the result. `size`
     is that of the payload, `rate` packets a second (None: as fast as it goes, only with `packets`); `df` sets or clears
-    Don't Fragment (None: what sockets do, which is to set it).
+    Don't Fragment (None: what sockets do, which is to set it); `source` is one of the client's own addresses.
     """
 
     def __init__(
@@ -239,6 +262,7 @@ class UdpFlow:
         size: int = 100,
         rate: float | None = None,
         port: int = 7,
+        source: str | None = None,
         source_port: int = 0,
         df: bool | None = None,
         echo: bool = True,
@@ -248,28 +272,28 @@ class UdpFlow:
         family = family_of(address)
         self._sender, self._server = _udp(client, family, df), _udp(server, family)
         self._server.bind((address, port))
-        self._sender.bind(("::" if family == socket.AF_INET6 else "0.0.0.0", source_port))  # noqa: S104 - in the lab
+        self._sender.bind((source or ("::" if family == socket.AF_INET6 else "0.0.0.0"), source_port))  # noqa: S104
         self._sender.connect((address, port))
         self._payload = _Payload(size)
         self._packets, self._rate, self._is_echo = packets, rate, echo
-        self._stop, self._done = threading.Event(), threading.Event()
+        self._stop, self._expected = threading.Event(), _Expected()
         self._sequences: list[int | None] = []
-        self._sent = 0
 
     def __enter__(self) -> "UdpFlow":
         self._start = time.monotonic()
         self._threads = [_Thread(self._send_all)]
         receiver = self._sender if self._is_echo else self._server
-        self._threads.append(_Thread(_receive, receiver, self._payload, self._sequences, self._done))
+        self._threads.append(_Thread(_receive, receiver, self._payload, self._sequences, self._expected))
         if self._is_echo:
             self._echo_done = threading.Event()
             self._echo_thread = _Thread(_echo, self._server, self._echo_done)
         return self
 
     def _send_all(self) -> None:
-        self._sent = _send(self._sender, self._payload, self._packets, self._rate, self._stop)
-        self._seconds = time.monotonic() - self._start
-        self._done.set()
+        expected = self._expected
+        expected.packets = _send(self._sender, self._payload, self._packets, self._rate, self._stop)
+        expected.seconds = time.monotonic() - self._start
+        expected.done.set()
 
     def stop(self) -> UdpResult:
         """Ends an endless flow; waits for what is under way."""
@@ -280,7 +304,7 @@ class UdpFlow:
         """Waits for the flow's last packet, and says what became of all of them."""
         for thread in self._threads:
             thread.join(timeout)
-        return account(self._sent, self._sequences, self._seconds)
+        return account(self._expected.packets, self._sequences, self._expected.seconds)
 
     def __exit__(self, *_: object) -> None:
         self._stop.set()
