@@ -19,9 +19,18 @@ from flowfast.kernel.nft import FakeNft, RealNft
 from flowfast.kernel.probe import FEATURES, RealProbe
 from flowfast.kernel.system import RealSystem
 from flowfast.model.errors import KernelError
-from flowfast.model.nftables import Flowtable, Set, TableState
+from flowfast.model.nftables import Flowtable, Hook, Set, TableState
 from flowfast.model.state import CounterValue, Feature, Flow
-from flowfast.model.transaction import AddCounter, AddFlowtable, AddRule, AddSet, AddTable, Command, DeleteTable
+from flowfast.model.transaction import (
+    AddChain,
+    AddCounter,
+    AddFlowtable,
+    AddRule,
+    AddSet,
+    AddTable,
+    Command,
+    DeleteTable,
+)
 from tests.nft_cases import DEVICES, FAST, INET, NETDEV, Case, cases
 
 pytestmark = pytest.mark.guest(images=["debian14", "debian13", "debian12"])
@@ -309,6 +318,77 @@ def test_real_traffic_is_counted_where_accounting_is_on() -> None:
     assert (ping.src, ping.dst, ping.sport, ping.dport) == ("127.0.0.1", "127.0.0.1", 0, 0)
     assert ping.established
     assert (ping.packets, ping.bytes) == ((2, 2), (256, 256))
+
+
+ECHO = """
+import socket
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+s.bind(("10.8.0.2", 7))
+print("ready", flush=True)
+while True:
+    data, peer = s.recvfrom(100)
+    s.sendto(data, peer)
+"""
+ASK = """
+import socket
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+s.settimeout(10)
+s.bind(("10.7.0.2", 5555))
+s.connect(("10.8.0.2", 7))
+for _ in range(9):
+    s.send(bytes(72))
+    s.recv(100)
+"""
+
+
+@pytest.fixture
+def two_hosts() -> Iterator[None]:
+    """This namespace forwards between hosts `ffa` (10.7.0.2) and `ffb` (10.8.0.2), which answers UDP on port 7."""
+    try:
+        for host, net, device in (("ffa", "10.7.0", "r0"), ("ffb", "10.8.0", "r1")):
+            sh(
+                f"ip netns add {host}; ip link add {device} type veth peer name e0 netns {host}; "
+                f"ip addr add {net}.1/24 dev {device}; ip link set {device} up; "
+                f"ip -n {host} addr add {net}.2/24 dev e0; ip -n {host} link set e0 up; ip -n {host} route add default via {net}.1"
+            )
+        RealSystem().set_sysctl("net.ipv4.ip_forward", "1")
+        echo = ["ip", "netns", "exec", "ffb", "python3", "-c", ECHO]
+        with subprocess.Popen(echo, stdout=subprocess.PIPE) as server:
+            assert server.stdout is not None
+            assert server.stdout.readline() == b"ready\n"
+            yield
+            server.kill()
+    finally:
+        sh("ip netns del ffa; ip netns del ffb")
+
+
+def test_offloaded_flows_are_told_apart_counted_and_taken_off(two_hosts: None) -> None:
+    RealSystem().set_sysctl("net.netfilter.nf_conntrack_acct", "1")
+    nft, conntrack = RealNft(), RealConntrack()
+    flowtable = Flowtable("fast", frozenset({"r0", "r1"}))
+    nft.commit([AddTable(INET), AddFlowtable(INET, flowtable), AddChain(INET, "c", Hook("filter", "forward", 0))])
+    nft.commit([AddCounter(INET, "slow"), AddRule(INET, "c", "meta l4proto udp counter name slow flow add @fast")])
+    create(_udp(1), seconds=100)  # one that is not offloaded
+    ask = ["ip", "netns", "exec", "ffa", "python3", "-c", ASK]
+    subprocess.run(ask, check=True)
+
+    (flow,) = asyncio.run(conntrack.flows(offloaded=True))
+    assert flow == Flow(
+        *(2, 17, "10.7.0.2", "10.8.0.2", 5555, 7, "10.8.0.2", "10.7.0.2", 7, 5555),
+        offloaded=True,
+        hardware=False,
+        established=True,
+        bytes=(900, 900),
+        packets=(9, 9),
+    )
+    assert len(asyncio.run(conntrack.flows())) == 2
+    slow = nft.counters(INET)["slow"].packets
+    assert slow < 18  # the rest took the flowtable
+
+    assert asyncio.run(conntrack.delete(flow))
+    assert asyncio.run(conntrack.flows(offloaded=True)) == []
+    subprocess.run(ask, check=True)
+    assert nft.counters(INET)["slow"].packets > slow  # and begins anew, on the full path
 
 
 # the machine
