@@ -211,29 +211,22 @@ def address(family: int, raw: bytes) -> str:
     raise corrupt("an address is of neither IP family")
 
 
-@lru_cache(maxsize=1 << 16)
+@lru_cache(maxsize=1 << 17)
 def selector(raw: bytes, owner: int = uapi.AF_INET6) -> Selector:
     """A struct xfrm_selector, 56 bytes, of an SA of family `owner`. Raises DecodeError.
 
     A larval SA's selector has addresses but no family (xfrm_init_tempstate()): they are of the SA's.
     """
-    dst, src, *ports, family, dst_bits, src_bits, proto, ifindex, user = uapi.SELECTOR.unpack(raw)
+    # fmt: off
+    dst, src, dport, dport_mask, sport, sport_mask, family, dst_bits, src_bits, proto, ifindex, user = (
+        uapi.SELECTOR.unpack(raw))
+    # fmt: on
     of = family or owner
-    if max(dst_bits, src_bits) > (32 if of == uapi.AF_INET else 128):
+    if dst_bits > 128 or src_bits > 128 or (of == uapi.AF_INET and (dst_bits > 32 or src_bits > 32)):
         raise corrupt("a selector's prefix is too long")
-    dport, dport_mask, sport, sport_mask = (ntohs(port) for port in ports)
-    return Selector(
-        family,
-        f"{address(of, src)}/{src_bits}",
-        f"{address(of, dst)}/{dst_bits}",
-        proto,
-        sport,
-        sport_mask,
-        dport,
-        dport_mask,
-        ifindex,
-        user,
-    )
+    ends = family, f"{address(of, src)}/{src_bits}", f"{address(of, dst)}/{dst_bits}"
+    ports = ntohs(sport), ntohs(sport_mask), ntohs(dport), ntohs(dport_mask)
+    return new(Selector, (*ends, proto, *ports, ifindex, user))
 
 
 @lru_cache(maxsize=1 << 12)

@@ -249,13 +249,13 @@ class FakeXfrm:
         replay: Replay | None = None,
         counters: Counters | None = None,
         replay_threshold: int | None = None,
-        timer_threshold: int | None = None,
+        timer_jiffies: int | None = None,
     ) -> None:
         what = f"set the state of {sa_text(dst, spi, proto)}"
         at = self._at(dst, spi, proto, mark, what)
         sa = self._sas[at]
         wide = replay is not None and (replay.esn or replay.window > 32)
-        if (replay, counters, replay_threshold, timer_threshold) == (None,) * 4 or sa.larval:
+        if (replay, counters, replay_threshold, timer_jiffies) == (None,) * 4 or sa.larval:
             raise kernel_error(what, errno.EINVAL)
         if wide and replay is not None and replay.window != sa.replay.window:
             raise kernel_error(what, errno.EINVAL)

@@ -143,9 +143,12 @@ class Xfrm(Protocol):
         replay: Replay | None = None,
         counters: Counters | None = None,
         replay_threshold: int | None = None,
-        timer_threshold: int | None = None,
+        timer_jiffies: int | None = None,
     ) -> None:
-        """Sets them; None leaves one as it is. The window and ESN of `replay` must be those of the SA."""
+        """Sets them; None leaves one as it is. The window and ESN of `replay` must be those of the SA.
+
+        The kernel takes the time between events in its own ticks, and reports it in tenths of a second.
+        """
 
     async def migrate(
         self, selector: Selector, direction: Direction, migrations: Sequence[Migration], *, if_id: int = 0

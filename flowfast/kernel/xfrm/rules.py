@@ -53,19 +53,25 @@ def _algorithms(config: SAConfig) -> Iterator[Refusal]:
         yield Refusal(errno.EINVAL, "Unsupported protocol")
 
 
+_OUT_NEVER = (StateFlag.DECAP_DSCP, StateFlag.ICMP, StateFlag.WILDRECV)
+_IN_NEVER = (ExtraFlag.DONT_ENCAP_DSCP, ExtraFlag.OSEQ_MAY_WRAP)
+
+
 def _directions(config: SAConfig) -> Iterator[Refusal]:
     state = config.replay or Replay(0, 0, config.replay_window, config.esn)
     if config.mode == Mode.IPTFS and config.direction is None:
-        yield Refusal(errno.EINVAL)
+        yield Refusal(errno.EINVAL, "IP-TFS mode requires in or out direction attribute")
     if config.esn and state.window == 0 and config.direction != Direction.OUT:
         yield Refusal(errno.EINVAL, "ESN replay window must be > 0")
     if config.direction == Direction.OUT:
+        yield from (_flag(flag.name, "output") for flag in _OUT_NEVER if config.flags & flag)
         if state.window:
             yield Refusal(errno.EINVAL, "Replay window should be 0 for output SA")
-        if config.flags & (StateFlag.DECAP_DSCP | StateFlag.ICMP | StateFlag.WILDRECV):
-            yield Refusal(errno.EINVAL)
     if config.direction == Direction.IN:
         if config.flags & StateFlag.NOPMTUDISC:
-            yield Refusal(errno.EINVAL, "Flag NOPMTUDISC should not be set for input SA")
-        if config.extra_flags & (ExtraFlag.DONT_ENCAP_DSCP | ExtraFlag.OSEQ_MAY_WRAP):
-            yield Refusal(errno.EINVAL)
+            yield _flag("NOPMTUDISC", "input")
+        yield from (_flag(flag.name, "input") for flag in _IN_NEVER if config.extra_flags & flag)
+
+
+def _flag(name: str | None, way: str) -> Refusal:
+    return Refusal(errno.EINVAL, f"Flag {name} should not be set for {way} SA")

@@ -197,13 +197,13 @@ class AsyncXfrmSocket(XfrmSession):
         replay: Replay | None = None,
         counters: Counters | None = None,
         replay_threshold: int | None = None,
-        timer_threshold: int | None = None,
+        timer_jiffies: int | None = None,
     ) -> None:
         body = encode.aevent(dst, spi, proto, 0)
         encode.add_mark(body, mark)
         encode.add_state(body, replay, counters)
         encode.add_u32(body, Attr.REPLAY_THRESH, replay_threshold)
-        encode.add_u32(body, Attr.ETIMER_THRESH, timer_threshold)
+        encode.add_u32(body, Attr.ETIMER_THRESH, timer_jiffies)
         await self.ask(f"set the state of {sa_text(dst, spi, proto)}", Msg.NEWAE, body, flags=uapi.NLM_F_REPLACE)
 
     async def migrate(
