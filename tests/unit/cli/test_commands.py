@@ -1,0 +1,180 @@
+"""plan, apply, status and doctor against a kernel in memory: what they print, their exit codes, and bad input."""
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from flowfast.cli import cli, lock
+from flowfast.kernel.fake import FakeKernel
+from flowfast.kernel.links import FakeLinks
+from flowfast.kernel.nft import FakeNft
+from flowfast.kernel.probe import FakeProbe
+from flowfast.kernel.system import FakeSystem
+from flowfast.kernel.xfrm.builders import make_sa
+from flowfast.kernel.xfrm.fake import FakeXfrm
+from flowfast.model.errors import FlowfastError
+from flowfast.model.nftables import Ruleset
+from flowfast.model.sa import Direction
+from flowfast.plan.diff import OWN
+from tests.unit.plan.router import LAN, PEER, US, WAN, policies
+
+Flowfast = Callable[..., Result]
+
+
+@pytest.fixture
+def kernel() -> FakeKernel:
+    return FakeKernel(
+        xfrm=FakeXfrm([make_sa(US, PEER), make_sa(PEER, US, direction=Direction.IN)], policies()),
+        links=FakeLinks([LAN, WAN]),
+        nft=FakeNft(devices={"lan0", "wan0"}),
+        system=FakeSystem(sysctls={"net.ipv4.ip_forward": "1", "net.ipv6.conf.all.forwarding": "1"}),
+    )
+
+
+@pytest.fixture
+def flowfast(kernel: FakeKernel, monkeypatch: pytest.MonkeyPatch) -> Flowfast:
+    for module in ("common", "apply", "doctor", "run"):
+        monkeypatch.setattr(f"flowfast.cli.{module}.real_kernel", lambda: kernel)
+    monkeypatch.setattr(lock, "NAME", f"\0flowfast-test-{id(kernel)}")
+
+    def run(*arguments: str) -> Result:
+        return CliRunner().invoke(cli, arguments)
+
+    return run
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> str:
+    path = tmp_path / "site.yaml"
+    path.write_text("devices: {lan: [lan0], wan: [wan0]}\n")
+    return str(path)
+
+
+def test_plan_shows_paths_and_steps_and_changes_nothing(flowfast: Flowfast, kernel: FakeKernel, config: str) -> None:
+    shown = flowfast("plan", config)
+    assert shown.exit_code == 0
+    assert "flowtable (bundle cached)" in shown.output
+    assert "flowtable (behind guard)" in shown.output
+    assert "flowtable fast on lan0, wan0" in shown.output
+    assert kernel.nft.committed == []
+
+
+def test_detailed_exit_codes(flowfast: Flowfast, config: str) -> None:
+    assert flowfast("plan", config, "--detailed-exitcode").exit_code == 2
+    assert flowfast("apply", config).exit_code == 0
+    assert flowfast("plan", config, "--detailed-exitcode").exit_code == 0
+
+
+def test_plan_as_nft_and_json_say_the_same(flowfast: Flowfast, config: str) -> None:
+    text = flowfast("plan", config, "--nft").output
+    steps = json.loads(flowfast("plan", config, "--json").output)["steps"]
+    assert [line for step in steps for line in step["nft"]] == text.splitlines()
+    assert text.startswith("add table netdev flowfast\n")
+
+
+def test_apply_prints_the_plan_then_verifies(flowfast: Flowfast, kernel: FakeKernel, config: str) -> None:
+    done = flowfast("apply", config)
+    assert done.output.index("one transaction") < done.output.index("Done, and verified")
+    assert len(kernel.nft.committed) == 1
+    assert "Nothing to do" in flowfast("apply", config).output
+    assert len(kernel.nft.committed) == 1
+
+
+def test_a_dry_run_stops_after_the_plan(flowfast: Flowfast, kernel: FakeKernel, config: str) -> None:
+    assert "one transaction" in flowfast("apply", config, "--dry-run").output
+    assert kernel.nft.committed == []
+
+
+def test_remove_leaves_nothing(flowfast: Flowfast, kernel: FakeKernel, config: str) -> None:
+    flowfast("apply", config)
+    assert "all traffic is on the full path" in flowfast("apply", "--remove").output
+    assert kernel.nft.read(OWN) == Ruleset()
+    assert "Nothing of flowfast's" in flowfast("apply", "--remove").output
+
+
+def test_what_the_kernel_does_not_hold_is_taken_back(
+    flowfast: Flowfast, kernel: FakeKernel, config: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kernel.nft, "hooked", lambda _table, _flowtable: frozenset({"lan0"}))
+    done = flowfast("apply", config)
+    assert done.exit_code == 1
+    assert "wan0: the flowtable is not bound to this device" in done.output
+    assert "Taken back" in done.output
+    assert kernel.nft.read(OWN) == Ruleset()
+
+
+def test_status_measures_between_two_looks(flowfast: Flowfast, config: str) -> None:
+    flowfast("apply", config)
+    shown = flowfast("status", config, "--seconds", "0.1", "--sa")
+    assert "applied; flowtable on lan0, wan0" in shown.output
+    assert "0 bit/s" in shown.output
+    assert "rfc4106(gcm(aes))" in shown.output
+    (tunnel,) = json.loads(flowfast("status", config, "--seconds", "0.1", "--json").output)["tunnels"]
+    assert tunnel["tx"]["fast"]
+    assert tunnel["flowtable_share"] == {"out": None, "in": None}
+
+
+def test_status_before_apply(flowfast: Flowfast, config: str) -> None:
+    assert "not applied" in flowfast("status", config, "--seconds", "0.1").output
+
+
+def test_doctor_lists_what_is_missing_with_its_remedy(flowfast: Flowfast, kernel: FakeKernel) -> None:
+    assert flowfast("doctor").exit_code == 0
+    kernel.probe = FakeProbe(missing=["flowtable"])
+    missing = flowfast("doctor")
+    assert missing.exit_code == 1
+    assert "nf_flow_table_inet" in missing.output
+    kernel.probe = FakeProbe()
+    kernel.system.sysctls["net.ipv4.ip_forward"] = "0"
+    assert "sysctl -w net.ipv4.ip_forward=1" in flowfast("doctor").output
+
+
+@pytest.mark.parametrize("missing", ["flowtable", "nftables", "xfrm", "xfrm_interface"])
+def test_a_missing_feature_is_a_reason_and_not_a_failure(
+    flowfast: Flowfast, kernel: FakeKernel, config: str, missing: str
+) -> None:
+    kernel.probe = FakeProbe(missing=[missing])
+    shown = flowfast("plan", config)
+    assert shown.exit_code == 0, shown.output
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("devices: {lan: [lan0], wan: [wan9]}", ':1:30: devices.wan: no device named "wan9" (did you mean "wan0"?)'),
+        ("devices: {lan: [lan0], wan: [wan0]}\nspeed: 9", ":2:1: speed: unknown key"),
+        ("devices: {lan: lan0, wan: [wan0]}", ":1:16: devices.lan: expected a list of device names, found text"),
+    ],
+)
+@pytest.mark.parametrize("command", ["plan", "apply", "run", "status"])
+def test_a_wrong_config_is_one_line_and_nothing_changes(  # noqa: PLR0917
+    flowfast: Flowfast, kernel: FakeKernel, tmp_path: Path, command: str, text: str, line: str
+) -> None:
+    path = tmp_path / "bad.yaml"
+    path.write_text(text)
+    result = flowfast(command, str(path))
+    assert isinstance(result.exception, FlowfastError)
+    assert result.exception.exit_code == 2
+    (said,) = str(result.exception).splitlines()
+    assert said.startswith(f"{path}{line}")
+    assert kernel.nft.committed == []
+
+
+@pytest.mark.parametrize("command", ["plan", "apply", "run", "status"])
+def test_not_root_says_so(flowfast: Flowfast, kernel: FakeKernel, config: str, command: str) -> None:
+    kernel.system.is_privileged = False
+    result = flowfast(command, config)
+    assert str(result.exception) == "flowfast talks to the kernel as root (CAP_NET_ADMIN): run it with sudo"
+
+
+def test_a_second_one_names_the_first() -> None:
+    with lock.only_one():
+        expected = rf"running here already \(process {os.getpid()}\)"
+        with pytest.raises(FlowfastError, match=expected), lock.only_one():
+            pass
+    with lock.only_one():
+        pass

@@ -1,0 +1,191 @@
+"""The loop against a kernel in memory: what each event leads to, and what never happens."""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+
+import pytest
+
+from flowfast.controller import Controller
+from flowfast.kernel.fake import FakeKernel
+from flowfast.kernel.links import FakeLinks
+from flowfast.kernel.nft import FakeNft
+from flowfast.kernel.xfrm.builders import make_sa
+from flowfast.kernel.xfrm.fake import FakeXfrm
+from flowfast.model.errors import KernelError
+from flowfast.model.sa import Direction
+from flowfast.model.snapshot import Snapshot
+from flowfast.model.transaction import DeleteFlowtable
+from flowfast.plan.diff import OWN
+from flowfast.plan.ruleset import INET, NETDEV
+from tests.unit.plan.router import IPSEC, LAN, PEER, US, WAN, config, policies
+
+A, B = policies(), policies("10.1.0.0/16", "10.3.0.0/16", "192.0.2.3", reqid=2)
+
+
+class Bench:
+    """A controller that runs, and what it published."""
+
+    def __init__(self, *spd: tuple, nft: FakeNft | None = None) -> None:
+        self.kernel = FakeKernel(
+            xfrm=FakeXfrm(policies=[policy for group in spd for policy in group]),
+            links=FakeLinks([LAN, WAN]),
+            nft=nft or FakeNft(devices={"lan0", "wan0"}),
+        )
+        self.snapshots: list[Snapshot] = []
+
+    def run(self, scenario: Callable[["Bench"], Coroutine[None, None, None]], interval: float = 60) -> None:
+        asyncio.run(self._run(scenario, interval))
+
+    async def _run(self, scenario: Callable[["Bench"], Coroutine[None, None, None]], interval: float) -> None:
+        features = await self.kernel.probe.features()
+        settings, publish = config("loop: {debounce_ms: 1}"), self.snapshots.append
+        self.controller = Controller(self.kernel, settings, features, on_snapshot=publish, interval=interval)
+        task = asyncio.create_task(self.controller.run())
+        try:
+            await self.until(lambda: bool(self.snapshots))
+            await scenario(self)
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    async def until(self, true: Callable[[], bool]) -> None:
+        async with asyncio.timeout(5):
+            while not true():
+                await asyncio.sleep(0.002)
+
+    @property
+    def guarded(self) -> set[tuple[str, ...]]:
+        tables = self.kernel.nft.read(OWN).tables
+        return set(tables[NETDEV].sets["guarded4"].elements) if NETDEV in tables else set()
+
+    def flushes(self) -> int:
+        return sum(any(isinstance(c, DeleteFlowtable) for c in each) for each in self.kernel.nft.committed)
+
+
+def test_a_policy_that_the_ike_daemon_installs_is_fast_and_guarded() -> None:
+    async def scenario(bench: Bench) -> None:
+        assert bench.guarded == set()
+        for policy in A:
+            await bench.kernel.xfrm.add_policy(policy)
+        await bench.until(lambda: bench.guarded == {("10.2.0.0/16", "10.1.0.0/16")})
+
+    Bench().run(scenario)
+
+
+def test_a_tunnel_that_goes_is_not_fast_any_more() -> None:
+    async def scenario(bench: Bench) -> None:
+        before = bench.flushes()
+        for policy in B:
+            await bench.kernel.xfrm.delete_policy(policy.selector, policy.direction)
+        await bench.until(lambda: bench.guarded == {("10.2.0.0/16", "10.1.0.0/16")})
+        assert bench.flushes() > before
+
+    Bench(A, B).run(scenario)
+
+
+def test_a_foreign_change_takes_all_flows_off_at_once_and_changes_nothing_else() -> None:
+    async def scenario(bench: Bench) -> None:
+        held, before = bench.kernel.nft.read(OWN), bench.flushes()
+        bench.kernel.nft.foreign_change("table inet operator { chain forward { drop; } }")
+        await bench.until(lambda: bench.flushes() == before + 1)
+        assert bench.kernel.nft.read(OWN) == held
+        # Its own transactions are no foreign ones: it does not chase its tail.
+        await asyncio.sleep(0.05)
+        assert bench.flushes() == before + 1
+        assert bench.controller.reconciles.flushes == 1
+
+    Bench(A).run(scenario)
+
+
+def test_flows_that_could_not_be_taken_off_at_once_are_in_the_next_round() -> None:
+    async def scenario(bench: Bench) -> None:
+        before = bench.flushes()
+        bench.kernel.nft.fail = KernelError("nft: Device or resource busy", 16)
+        bench.kernel.nft.foreign_change()
+        await bench.until(lambda: bench.flushes() == before + 1)
+
+    Bench(A).run(scenario)
+
+
+def test_tables_that_the_operator_flushed_are_made_anew() -> None:
+    async def scenario(bench: Bench) -> None:
+        held = bench.kernel.nft.read(OWN)
+        for table in OWN:
+            bench.kernel.nft.foreign_delete(table)
+        await bench.until(lambda: bench.kernel.nft.read(OWN) == held)
+
+    Bench(A).run(scenario)
+
+
+def test_a_restart_changes_nothing() -> None:
+    async def nothing(bench: Bench) -> None:
+        pass
+
+    first = Bench(A)
+    first.run(nothing)
+    committed = len(first.kernel.nft.committed)
+    second = Bench(A, nft=first.kernel.nft)
+    second.run(nothing)
+    assert len(second.kernel.nft.committed) == committed
+
+
+def test_devices_that_come_and_go_are_followed() -> None:
+    async def scenario(bench: Bench) -> None:
+        bench.kernel.nft.device_came("ipsec0")
+        bench.kernel.links.set(IPSEC)
+
+        def hooked() -> frozenset[str]:
+            return bench.kernel.nft.read([INET]).tables[INET].flowtables["fast"].devices
+
+        await bench.until(lambda: hooked() == {"lan0", "wan0", "ipsec0"})
+        bench.kernel.links.remove("ipsec0")
+        await bench.until(lambda: hooked() == {"lan0", "wan0"})
+
+    Bench(A).run(scenario)
+
+
+def test_what_the_kernel_refuses_is_tried_again() -> None:
+    async def scenario(bench: Bench) -> None:
+        bench.kernel.nft.fail = KernelError("nft: Cannot allocate memory", 12)
+        for policy in A:
+            await bench.kernel.xfrm.add_policy(policy)
+        await bench.until(lambda: bench.guarded != set())
+        assert bench.controller.reconciles.failed == 1
+
+    Bench().run(scenario)
+
+
+def test_lost_events_lead_to_a_look_at_everything() -> None:
+    async def scenario(bench: Bench) -> None:
+        rounds = len(bench.snapshots)
+        bench.kernel.nft.lose_events()
+        await bench.until(lambda: len(bench.snapshots) > rounds)
+        assert bench.controller.reconciles.events_lost == 1
+
+    Bench(A).run(scenario)
+
+
+def test_totals_survive_a_rekey() -> None:
+    async def scenario(bench: Bench) -> None:
+        rounds = len(bench.snapshots)
+        bench.kernel.xfrm.put(SA_OUT)
+        bench.kernel.nft.foreign_change()
+        await bench.until(lambda: len(bench.snapshots) > rounds)
+        bench.kernel.xfrm.count(SA_OUT.dst, SA_OUT.spi, size=5000, packets=5)
+        await bench.kernel.xfrm.delete_sa(SA_OUT.dst, SA_OUT.spi)
+        bench.kernel.nft.foreign_change()
+        await bench.until(lambda: bench.snapshots[-1].totals.get(("reqid-1", Direction.OUT)) is not None)
+        await bench.until(lambda: bench.snapshots[-1].totals["reqid-1", Direction.OUT].bytes == 5000)
+
+    Bench(A).run(scenario)
+
+
+SA_OUT = make_sa(US, PEER, reqid=1)
+
+
+@pytest.mark.parametrize("mode", ["guarded", "off"])
+def test_rounds_go_on_without_events(mode: str) -> None:
+    async def scenario(bench: Bench) -> None:
+        await bench.until(lambda: len(bench.snapshots) >= 3)
+
+    Bench(A).run(scenario, interval=0.02)
