@@ -94,6 +94,7 @@ class Apt:
     """
 
     def __init__(self, folder: Path, uri: str, suite: str, run: Run) -> None:
+        self.uri = uri
         self.suite = suite
         self._run = run
         for sub in ("lists/partial", "cache/archives/partial", "parts"):
