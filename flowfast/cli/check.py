@@ -28,7 +28,7 @@ def check(context: click.Context, config: str, as_json: bool) -> None:
         return
     devices, tunnels = loaded.config.devices, len(loaded.config.tunnels)
     sides = "; ".join(
-        f"{side} {', '.join(names)}" for side, names in (("LAN", devices.lan), ("WAN", devices.wan)) if names
+        f"{side} {', '.join(map(str, names))}" for side, names in (("LAN", devices.lan), ("WAN", devices.wan)) if names
     )
     named = f"{tunnels} tunnel{'' if tunnels == 1 else 's'} named"
     click.echo(f"{config}: ok ({sides}; {named}; offload {loaded.config.offload.mode})")

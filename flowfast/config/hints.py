@@ -6,7 +6,8 @@ from difflib import get_close_matches
 from typing import get_args
 
 from flowfast.config.problem import Path, dotted
-from flowfast.config.schema import Config, Section
+from flowfast.config.schema import Config
+from flowfast.config.section import Section
 
 _COMPARED = 64  # characters: difflib takes quadratic time, and no key is longer
 

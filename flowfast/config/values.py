@@ -10,6 +10,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_add
 from typing import Annotated, Any, NamedTuple, TypeVar
 
 from pydantic import AfterValidator, BeforeValidator, PlainSerializer, PlainValidator, WithJsonSchema
+from pydantic.config import JsonDict
 
 from flowfast.config.problem import Fault, Faulty, faulty, quoted
 from flowfast.config.scalar import Kind, found, scalar
@@ -192,15 +193,15 @@ def choice(kind: type[_Choice], expected: str) -> BeforeValidator:
     return BeforeValidator(read)
 
 
-def listed(what: str, most: int | None = None) -> BeforeValidator:
-    """A list, at least one item long and at most `most`."""
+def listed(what: str, most: int | None = None, *, empty: bool = False) -> BeforeValidator:
+    """A list, at most `most` items long, and at least one unless it may be `empty`."""
 
     def read(value: object) -> tuple[Any, ...]:
         if not isinstance(value, list | tuple):
             one = scalar(value)
             remedy = f"write [{one.text}]" if one is not None and one.text and len(one.text) < 40 else ""
             raise faulty(f"expected a list of {what}, found {found(value)}", remedy)
-        if not value:
+        if not value and not empty:
             raise faulty(f"expected a list of {what}, found an empty list")
         if most is not None and len(value) > most:
             raise faulty(f"{len(value)} {what}, at most {most} are read", "use shorter prefixes")
@@ -226,11 +227,10 @@ def _text(**schema: object) -> WithJsonSchema:
 
 
 DISTINCT = AfterValidator(_distinct)
-_DEVICE = r'^[^\s/:"\\]+$'
+DEVICE_TEXT: JsonDict = {"type": "string", "pattern": r'^[^\s/:"\\]+$'}
 
 Truth = Annotated[bool, PlainValidator(truth), WithJsonSchema({"type": "boolean"})]
-DeviceName = Annotated[str, PlainValidator(device_name), _text(pattern=_DEVICE, maxLength=15)]
-DevicePattern = Annotated[str, PlainValidator(device_pattern), _text(pattern=_DEVICE, maxLength=64)]
+DeviceName = Annotated[str, PlainValidator(device_name), WithJsonSchema({**DEVICE_TEXT, "maxLength": 15})]
 TunnelName = Annotated[str, PlainValidator(tunnel_name), _text(pattern=f"^{_NAME.pattern}$")]
 NetnsName = Annotated[str, PlainValidator(netns_name), _text(pattern="^[^/]+$")]
 Address = Annotated[IPv4Address | IPv6Address, PlainValidator(address), _text()]

@@ -4,6 +4,8 @@ import pytest
 
 from flowfast.config.devices import check_devices, matching
 from flowfast.config.load import parse
+from flowfast.config.schema import Config
+from flowfast.config.selectors import Traits
 
 EXISTING = ["eth0", "eth1", "lo", "wan0"]
 
@@ -31,8 +33,38 @@ def test_a_glob_may_match_nothing_yet() -> None:
 
 def test_a_device_that_two_globs_put_on_both_sides() -> None:
     assert said('{lan: ["e*"], wan: ["*1", wan0]}', EXISTING) == [
-        'site.yaml:1:30: devices.wan: the device "eth1" is matched by devices.lan too (make one of the globs narrower)'
+        'site.yaml:1:30: devices.wan: the device "eth1" is matched by devices.lan too (make one of the two narrower)'
     ]
+
+
+def test_a_driver_that_puts_a_device_on_both_sides() -> None:
+    loaded = parse("devices: {lan: [{driver: virtio_net}], wan: [wan0]}\n", "site.yaml")
+    assert check_devices(loaded, EXISTING, drivers={"wan0": "veth"}) == []
+    assert [str(problem) for problem in check_devices(loaded, EXISTING, drivers={"wan0": "virtio_net"})] == [
+        'site.yaml:1:46: devices.wan: the device "wan0" is matched by devices.lan too (make one of the two narrower)'
+    ]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "meant"),
+    [
+        ({"driver": "virtio_net"}, ("eth0",)),
+        ({"driver": "mlx5*"}, ("eth1", "wan0")),
+        ({"feature": "esp-hw-offload"}, ("eth1",)),
+        ({"driver": "mlx5*", "feature": "esp-hw-offload"}, ("eth1",)),
+        ({"driver": "virtio_net", "feature": "esp-hw-offload"}, ()),
+        ({"driver": "*", "name": "e*"}, ("eth0", "eth1")),
+    ],
+)
+def test_matching_by_driver_and_feature(wanted: dict[str, str], meant: tuple[str, ...]) -> None:
+    config = Config.model_validate({"devices": {"lan": [wanted], "wan": ["w"]}})
+    drivers = {"eth0": "virtio_net", "eth1": "mlx5_core", "wan0": "mlx5_core", "lo": None}
+    features = {"eth1": {"esp-hw-offload", "tx-esp-segmentation"}, "wan0": {"rx-gro"}}
+    assert matching(config.devices.lan, EXISTING, drivers=drivers, features=features) == meant
+
+
+def test_without_knowledge_of_drivers_nothing_has_one() -> None:
+    assert matching([Traits(driver="*?*"), Traits(feature="rx-gro"), "lo"], EXISTING) == ("lo",)
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from flowfast.config.compose import compose
 from flowfast.config.load import MAX_BYTES, LoadedConfig, load, parse
 from flowfast.config.problem import ConfigError
 from flowfast.config.schema import Accounting, Mode, Protocol
+from flowfast.config.traffic import Mark, Ports
 from flowfast.model.errors import UsageError
 
 ROOT = Path(__file__).parents[3]
@@ -64,6 +65,49 @@ def test_the_least_that_works_has_safe_defaults() -> None:
     assert (str(config.exporter.listen), config.exporter.per_sa) == ("127.0.0.1:9833", False)
     assert config.offloads(None)
     assert config.tunnels == {}
+
+
+def test_what_is_offloaded_may_be_narrowed_down() -> None:
+    config = parse(
+        DEVICES
+        + """
+offload:
+  plain: true
+  ports: [443, 5050-5200, "5000-5100"]
+  marks: [0x10/0xff, 7]
+  dscp: [ef, CS1, 0]
+  zones: [0, 7]
+  after_packets: 20
+exclude:
+  addresses: [10.1.2.0/24, "fd00::1", 10.0.0.0/8]
+  ports: [21]
+  marks: ["0x3"]
+  dscp: [af41]
+  tunnels: [berlin, "if-*", "pool-2001:db8::1"]
+notrack: true
+""",
+        "c.yaml",
+    ).config
+    offload, exclude = config.offload, config.exclude
+    assert (offload.plain, offload.after_packets, offload.zones, config.notrack) == (True, 20, (0, 7), True)
+    # Ranges that overlap are one: an nft set refuses them.
+    assert offload.ports == (Ports(443, 443), Ports(5000, 5200))
+    assert [str(ports) for ports in offload.ports] == ["443", "5000-5200"]
+    assert offload.marks == (Mark(0x10, 0xFF), Mark(7, 0xFFFF_FFFF))
+    assert [str(mark) for mark in offload.marks] == ["0x10/0xff", "0x7"]
+    assert offload.dscp == (46, 8, 0)
+    assert exclude.addresses == (ip_network("fd00::1"), ip_network("10.0.0.0/8"))
+    assert (exclude.ports, exclude.marks, exclude.dscp) == ((Ports(21, 21),), (Mark(3),), (34,))
+    assert [name for name in ("berlin", "bonn", "if-3", "reqid-3") if exclude.tunnel(name)] == ["berlin", "if-3"]
+    assert (config.offloads("berlin"), config.offloads("bonn")) == (False, True)
+
+
+def test_without_a_word_nothing_is_narrowed_down() -> None:
+    offload, exclude = parse(DEVICES, "c.yaml").config.offload, parse(DEVICES, "c.yaml").config.exclude
+    assert (offload.plain, offload.after_packets) == (False, 0)
+    assert offload.ports == offload.marks == offload.dscp == offload.zones == ()
+    assert exclude == parse(DEVICES + "exclude: {ports: [], addresses: [], tunnels: []}", "c.yaml").config.exclude
+    assert not exclude.tunnel("berlin")
 
 
 def test_off_is_a_word_where_a_word_is_expected() -> None:

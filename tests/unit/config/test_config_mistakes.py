@@ -92,11 +92,37 @@ def test_the_issues_four_mistakes_are_one_line_each() -> None:
             "devices: {lan: [[a]], wan: [c]}",
             "c.yaml:1:17: devices.lan[0]: expected a device name or glob, found a list",
         ),
+        (
+            "devices: {lan: [{drvier: x}], wan: [c]}",
+            'c.yaml:1:18: devices.lan[0].drvier: unknown key (did you mean "driver"?)',
+        ),
+        (
+            "devices: {lan: [{driver: }], wan: [c]}",
+            "c.yaml:1:17: devices.lan[0]: nothing says which devices these are (give a driver, a feature, or both)",
+        ),
+        (
+            "devices: {lan: [{driver: a b}], wan: [c]}",
+            'c.yaml:1:26: devices.lan[0].driver: "a b" cannot be the name of a driver (`ethtool -i DEVICE` shows it)',
+        ),
+        (
+            "devices: {lan: [{feature: ESP_HW}], wan: [c]}",
+            'c.yaml:1:27: devices.lan[0].feature: "ESP_HW" cannot be the name of an ethtool feature '
+            "(`ethtool -k DEVICE` shows them)",
+        ),
+        (
+            "devices: {lan: [{driver: a}, {driver: a, name: }], wan: [c]}",
+            "c.yaml:1:30: devices.lan[1]: {driver: a} is in the list already (keep one of them)",
+        ),
+        (
+            "devices: {lan: [{driver: a}], wan: [{driver: a}]}",
+            "c.yaml:1:37: devices.wan[0]: {driver: a} is in devices.lan too, as {driver: a} "
+            "(a device faces one side: remove it from one)",
+        ),
         ("devices: lan0", "c.yaml:1:10: devices: expected a mapping with the keys lan, wan, found text"),
         (
             "- lan0",
-            "c.yaml:1:1: expected a mapping with the keys version, devices, tunnels, defaults, offload, accounting, "
-            "underlay_netns, exporter, loop, found a list",
+            "c.yaml:1:1: expected a mapping with the keys version, devices, tunnels, defaults, offload, exclude, "
+            "notrack, accounting, underlay_netns, exporter, loop, found a list",
         ),
     ],
 )
@@ -212,6 +238,49 @@ def test_mistakes_about_a_tunnel(tunnel: str, line: str) -> None:
     ],
 )  # fmt: skip
 def test_mistakes_elsewhere(rest: str, line: str) -> None:
+    assert below(rest) == line
+
+
+@pytest.mark.parametrize(
+    ("rest", "line"),
+    [
+        ("offload: {ports: [0]}", 'c.yaml:2:19: offload.ports[0]: "0" is not a port or a range of ports '
+         "(from 1 to 65535, such as 443 or 5000-5100)"),
+        ("offload: {ports: [1-70000]}", 'c.yaml:2:19: offload.ports[0]: "1-70000" is not a port or a range of ports '
+         "(from 1 to 65535, such as 443 or 5000-5100)"),
+        ("offload: {ports: [5100-5000]}", "c.yaml:2:19: offload.ports[0]: the range 5100-5000 ends before it begins "
+         "(write 5000-5100)"),
+        ("offload: {ports: 443}",
+         "c.yaml:2:18: offload.ports: expected a list of ports, found a number (write [443])"),
+        ("offload: {ports: [443, '443']}",
+         "c.yaml:2:24: offload.ports[1]: 443 is in the list already (keep one of them)"),
+        ("offload: {marks: [x]}", 'c.yaml:2:19: offload.marks[0]: "x" is not a packet mark '
+         "(a number of 32 bits, or one with its mask as 0x10/0xff)"),
+        ("offload: {marks: [0x100000000]}", 'c.yaml:2:19: offload.marks[0]: "0x100000000" is not a packet mark '
+         "(a number of 32 bits, or one with its mask as 0x10/0xff)"),
+        ("exclude: {marks: [0x110/0xff]}", "c.yaml:2:19: exclude.marks[0]: the mark 0x110/0xff matches no packet: "
+         "it has bits outside of its mask (write 0x10/0xff)"),
+        ("exclude: {marks: [0/0]}", "c.yaml:2:19: exclude.marks[0]: the mark 0/0 matches every packet "
+         "(give a mask that is not 0, or leave the mark out)"),
+        ("offload: {dscp: [af44]}", 'c.yaml:2:18: offload.dscp[0]: "af44" is not a DSCP value '
+         "(a number from 0 to 63, or a name such as ef, af41, cs1)"),
+        ("offload: {dscp: [ef, 46]}", "c.yaml:2:22: offload.dscp[1]: 46 is in the list already (keep one of them)"),
+        ("offload: {zones: [65536]}",
+         "c.yaml:2:19: offload.zones[0]: 65536 is out of range, expected a conntrack zone from 0 to 65535"),
+        ("offload: {after_packets: -1}", "c.yaml:2:26: offload.after_packets: -1 is out of range, "
+         "expected a number of packets from 0 to 4294967295"),
+        ("offload: {plain: maybe}", "c.yaml:2:18: offload.plain: expected true or false, found text"),
+        ("exclude: {addresses: [10.1.0.1/16]}", 'c.yaml:2:23: exclude.addresses[0]: "10.1.0.1/16" has bits set behind '
+         "its prefix length (write 10.1.0.0/16, or one address as 10.1.0.1)"),
+        ("exclude: {tunnels: ['a b']}", 'c.yaml:2:21: exclude.tunnels[0]: "a b" cannot be the name of a tunnel '
+         "(`flowfast status` shows the names)"),
+        ("exclude: {tunnels: {a: b}}",
+         "c.yaml:2:11: exclude.tunnels: expected a list of names of tunnels, found a mapping"),
+        ("exclude: {port: [1]}", 'c.yaml:2:11: exclude.port: unknown key (did you mean "ports"?)'),
+        ("notrack: 1", "c.yaml:2:10: notrack: expected true or false, found a number"),
+    ],
+)  # fmt: skip
+def test_mistakes_about_what_is_offloaded(rest: str, line: str) -> None:
     assert below(rest) == line
 
 
