@@ -119,9 +119,9 @@ def build(recipe: Recipe, progress: Progress) -> None:
     steps = Steps(recipe.name, cache_folder() / "logs" / f"{recipe.name}.log", progress)
     uri = mirror()
     # Beside the result, so that the last move is one rename; a build that was killed leaves it for the next one.
-    for left in final.parent.glob(f".{recipe.name}-*.building"):
+    for left in final.parent.glob(f".{recipe.name}.*.building"):
         shutil.rmtree(left)
-    work = Path(tempfile.mkdtemp(prefix=f".{recipe.name}-", suffix=".building", dir=final.parent))
+    work = Path(tempfile.mkdtemp(prefix=f".{recipe.name}.", suffix=".building", dir=final.parent))
     try:
         rootfs, result = work / "rootfs", work / "result"
         # The three take their time on the network and on different cores.

@@ -24,18 +24,26 @@ from flowfast.lab.recipe import CHECKOUT, DEFAULT, cache_folder, recipe
 from flowfast.model.errors import FlowfastError, Unavailable, UsageError
 
 Sink = Callable[[bytes], None]
-CONSOLE_TAIL = 30
+CONSOLE_TAIL = 40
 """Lines of the console that an error shows."""
 
 PANIC = re.compile(rb"Kernel panic - not syncing: [^\r\n]*")
+TROUBLE = re.compile(r"BUG|Oops|panic|segfault|skb_(under|over)_panic|WARNING")
+
+
+def excerpt(console: str) -> str:
+    """What an error shows of the console: its last lines, or where trouble began, if that is further up."""
+    lines = console.splitlines()
+    first = next((number for number, line in enumerate(lines) if TROUBLE.search(line)), len(lines))
+    start = min(max(first - 5, 0), max(len(lines) - CONSOLE_TAIL, 0))
+    return "".join(f"\n    {line}" for line in lines[start : start + CONSOLE_TAIL])
 
 
 class GuestError(FlowfastError):
-    """The guest did not come to the end of its command: it panicked, hung or did not boot. Shows the console's tail."""
+    """The guest did not come to the end of its command: it panicked, hung or did not boot. Shows the console."""
 
     def __init__(self, sentence: str, console: str) -> None:
-        tail = "\n".join("    " + line for line in console.splitlines()[-CONSOLE_TAIL:])
-        super().__init__(f"{sentence}; its console said:\n{tail}" if tail else f"{sentence}; its console said nothing")
+        super().__init__(f"{sentence}; its console said:{excerpt(console) or ' nothing'}")
         self.console = console
 
 

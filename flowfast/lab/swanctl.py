@@ -93,10 +93,8 @@ def render(section: Section, indent: int = 0) -> str:
 def _text(value: Value) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
-    if isinstance(value, tuple):
-        return ",".join(value)
     # An address with colons, and anything else with what the syntax uses, is quoted.
-    text = str(value)
+    text = ",".join(value) if isinstance(value, tuple) else str(value)
     return text if re.fullmatch(r"[\w.,/+%-]+", text) else f'"{text}"'
 
 
