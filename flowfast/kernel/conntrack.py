@@ -22,26 +22,31 @@ from flowfast.kernel.netlink import (
     attributes,
     nested,
     picked,
+    text,
 )
 from flowfast.model.errors import DecodeError, KernelError
-from flowfast.model.state import Flow
+from flowfast.model.state import Flow, Status
 
 AF_INET, AF_INET6 = 2, 10  # plain numbers: socket's are enumerations, which print as such
 
 _SUBSYS = 1 << 8
 _NEW, _GET, _DELETE = _SUBSYS, _SUBSYS | 1, _SUBSYS | 2
 
-_TUPLE_ORIG, _TUPLE_REPLY, _STATUS, _TIMEOUT, _COUNTERS_ORIG, _COUNTERS_REPLY, _STATUS_MASK = 1, 2, 3, 7, 9, 10, 26
+_TUPLE_ORIG, _TUPLE_REPLY, _STATUS, _PROTOINFO, _HELP, _TIMEOUT, _MARK = 1, 2, 3, 4, 5, 7, 8
+_COUNTERS_ORIG, _COUNTERS_REPLY, _ZONE, _STATUS_MASK = 9, 10, 18, 26
 _TUPLE_IP, _TUPLE_PROTO = 1, 2
 _V4_SRC, _V4_DST, _V6_SRC, _V6_DST = 1, 2, 3, 4
 _PROTO_NUM, _PROTO_SRC_PORT, _PROTO_DST_PORT = 1, 2, 3
 _PACKETS, _BYTES = 1, 2
+_PROTOINFO_TCP, _TCP_STATE, _HELP_NAME = 1, 1, 1
 
-SEEN_REPLY, ASSURED, CONFIRMED = 1 << 1, 1 << 2, 1 << 3
-OFFLOAD, HARDWARE = 1 << 14, 1 << 15
-"""IPS_* of linux/netfilter/nf_conntrack_common.h."""
+# plain numbers: an enumeration's operators cost more than all the rest of a flow
+SEEN_REPLY, ASSURED, CONFIRMED = Status.SEEN_REPLY.value, Status.ASSURED.value, Status.CONFIRMED.value
+OFFLOAD, HARDWARE = Status.OFFLOAD.value, Status.HW_OFFLOAD.value
 
-_DECODED = frozenset((_TUPLE_ORIG, _TUPLE_REPLY, _STATUS, _COUNTERS_ORIG, _COUNTERS_REPLY))
+_DECODED = frozenset(
+    (_TUPLE_ORIG, _TUPLE_REPLY, _STATUS, _PROTOINFO, _HELP, _MARK, _COUNTERS_ORIG, _COUNTERS_REPLY, _ZONE)
+)
 
 _U16, _U32, _U64 = Struct(">H"), Struct(">I"), Struct(">Q")
 
@@ -109,11 +114,13 @@ def decode_flow(body: memoryview) -> tuple[Flow, int]:
         raise DecodeError("conntrack: an entry without its tuples")
     family, src, dst, proto, sport, dport = _tuple(found[_TUPLE_ORIG])
     _, reply_src, reply_dst, _, reply_sport, reply_dport = _tuple(found[_TUPLE_REPLY])
-    status = _U32.unpack(found[_STATUS])[0] if _STATUS in found else 0
+    said = _U32.unpack(found[_STATUS])[0] if _STATUS in found else None
+    status = said or 0
     packets = octets = None
     if _COUNTERS_ORIG in found and _COUNTERS_REPLY in found:
         forth, back = _counters(found[_COUNTERS_ORIG]), _counters(found[_COUNTERS_REPLY])
         packets, octets = (forth[0], back[0]), (forth[1], back[1])
+    # By position, in the order of the class: names would cost as much as the decoding of two attributes.
     flow = Flow(
         family,
         proto,
@@ -125,13 +132,37 @@ def decode_flow(body: memoryview) -> tuple[Flow, int]:
         reply_dst,
         reply_sport,
         reply_dport,
-        offloaded=bool(status & OFFLOAD),
-        hardware=bool(status & HARDWARE),
-        established=bool(status & SEEN_REPLY),
-        packets=packets,
-        bytes=octets,
+        bool(status & OFFLOAD),
+        bool(status & HARDWARE),
+        bool(status & SEEN_REPLY),
+        octets,
+        packets,
+        said,
+        _tcp_state(found[_PROTOINFO]) if _PROTOINFO in found else None,
+        _helper(found[_HELP]) if _HELP in found else None,
+        _U32.unpack(found[_MARK])[0] if _MARK in found else None,
+        _U16.unpack(found[_ZONE])[0] if _ZONE in found else 0,
     )
     return flow, status
+
+
+_TCP, _TCP_LAYOUT = Struct(">2x6sB"), nested(_PROTOINFO_TCP, attribute(_TCP_STATE, b"\0"))[2:8]
+
+
+def _tcp_state(payload: memoryview) -> int | None:
+    """The state of a TCP connection, which comes first; None for what other protocols have to say (SCTP, DCCP)."""
+    if len(payload) >= _TCP.size:
+        layout, state = _TCP.unpack_from(payload)
+        if layout == _TCP_LAYOUT:
+            return int(state)
+    nest = dict(attributes(payload)).get(_PROTOINFO_TCP)
+    found = dict(attributes(nest)).get(_TCP_STATE) if nest is not None else None
+    return found[0] if found is not None else None
+
+
+def _helper(payload: memoryview) -> str | None:
+    name = dict(attributes(payload)).get(_HELP_NAME)
+    return text(name) if name is not None else None
 
 
 def _header(size: int, kind: int) -> bytes:

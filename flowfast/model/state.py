@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import IntEnum, IntFlag
 from ipaddress import ip_interface
 
 from flowfast.model.link import Link
@@ -27,9 +28,44 @@ class CounterValue:
     bytes: int
 
 
+class Status(IntFlag):
+    """Conntrack's word on a connection: IPS_* of linux/netfilter/nf_conntrack_common.h."""
+
+    EXPECTED = 1 << 0
+    SEEN_REPLY = 1 << 1
+    ASSURED = 1 << 2
+    CONFIRMED = 1 << 3
+    SRC_NAT = 1 << 4
+    DST_NAT = 1 << 5
+    SEQ_ADJUST = 1 << 6
+    DYING = 1 << 9
+    HELPER = 1 << 13
+    OFFLOAD = 1 << 14
+    HW_OFFLOAD = 1 << 15
+
+
+class TcpState(IntEnum):
+    """TCP_CONNTRACK_* of linux/netfilter/nf_conntrack_tcp.h."""
+
+    NONE = 0
+    SYN_SENT = 1
+    SYN_RECV = 2
+    ESTABLISHED = 3
+    FIN_WAIT = 4
+    CLOSE_WAIT = 5
+    LAST_ACK = 6
+    TIME_WAIT = 7
+    CLOSE = 8
+    SYN_SENT2 = 9
+
+
 @dataclass(frozen=True, slots=True)
 class Flow:
-    """A tracked connection. Bytes and packets by direction (original, reply); None without conntrack accounting."""
+    """A tracked connection. Bytes and packets by direction (original, reply); None without conntrack accounting.
+
+    Ports are 0 where the protocol has none. `status` are the bits of Status; `tcp_state` a TcpState, which the kernel
+    does not give for an offloaded connection. None is what was not said.
+    """
 
     family: int
     proto: int
@@ -46,6 +82,15 @@ class Flow:
     established: bool
     bytes: tuple[int, int] | None = None
     packets: tuple[int, int] | None = None
+    status: int | None = None
+    tcp_state: int | None = None
+    helper: str | None = None
+    mark: int | None = None
+    zone: int = 0
+
+    def says(self, bit: Status) -> bool | None:
+        """Whether conntrack set this bit."""
+        return None if self.status is None else bool(self.status & bit)
 
 
 @dataclass(frozen=True, slots=True)
