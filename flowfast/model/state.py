@@ -64,7 +64,8 @@ class Flow:
     """A tracked connection. Bytes and packets by direction (original, reply); None without conntrack accounting.
 
     Ports are 0 where the protocol has none. `status` are the bits of Status; `tcp_state` a TcpState, which the kernel
-    does not give for an offloaded connection. None is what was not said.
+    does not give for an offloaded connection. None is what was not said. What conntrack remarks (status and below) is
+    not part of what makes two flows equal: tuples, path and counts are.
     """
 
     family: int
@@ -82,11 +83,11 @@ class Flow:
     established: bool
     bytes: tuple[int, int] | None = None
     packets: tuple[int, int] | None = None
-    status: int | None = None
-    tcp_state: int | None = None
-    helper: str | None = None
-    mark: int | None = None
-    zone: int = 0
+    status: int | None = field(default=None, compare=False)
+    tcp_state: int | None = field(default=None, compare=False)
+    helper: str | None = field(default=None, compare=False)
+    mark: int | None = field(default=None, compare=False)
+    zone: int = field(default=0, compare=False)
 
     def says(self, bit: Status) -> bool | None:
         """Whether conntrack set this bit."""
