@@ -15,7 +15,7 @@ from socket import AF_UNIX, SOCK_DGRAM, socketpair
 
 import pytest
 
-from flowfast.kernel.xfrm import Aead, Auth, Crypt, Monitor, SAConfig, decode_sas, encode
+from flowfast.kernel.xfrm import Aead, Auth, Crypt, Monitor, SAConfig, decode_sas, encode, session
 from flowfast.kernel.xfrm.session import XfrmSession
 from flowfast.kernel.xfrm.uapi import Attr, Msg
 from flowfast.model.errors import DecodeError, KernelError
@@ -149,13 +149,15 @@ def test_a_dump_over_a_socket(secret: Secret, caplog: pytest.LogCaptureFixture) 
         corrupt[16 + 212] = 7
         cut = keyed(secret, 9)
         cut += bytes(1 << 17)
-        async with scripted(dump, again, [corrupt], [cut], [done()], buffer_size=1 << 16) as (xfrm, _):
+        last = [keyed(secret, 10) + done()]
+        async with scripted(dump, again, [corrupt], [cut], [done()], last, buffer_size=1 << 16) as (xfrm, _):
             sas = await xfrm.sas()
             assert len(sas) == 199
             assert (await xfrm.get_sa("10.0.0.7", 1)).key_bits == 288
             with pytest.raises(DecodeError) as caught:
                 await xfrm.sas()
             assert await xfrm.sas() == []  # the first try was cut off
+            assert len(await xfrm.sas()) == 1
             assert leaks(secret) == [], caught
 
     asyncio.run(body())
@@ -179,6 +181,30 @@ def test_requests_that_are_taken_and_refused(secret: Secret, caplog: pytest.LogC
 
     asyncio.run(body())
     assert leaks(secret) == [], caplog.text
+
+
+def test_a_request_is_zeroed_once_it_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = []
+
+    class Kept(session._Request):
+        def encode(self) -> None:
+            super().encode()
+            made.append((self.data, self.body, bytes(self.data)))
+
+    monkeypatch.setattr(session, "_Request", Kept)
+
+    async def body() -> None:
+        async with scripted([ack()], [ack(17)]) as (xfrm, _):
+            await xfrm.add_sa(config())
+            with pytest.raises(KernelError):
+                await xfrm.add_sa(config())
+
+    asyncio.run(body())
+    assert len(made) == 2
+    for data, encoded, before in made:
+        assert b"\xa1" * 20 in before
+        assert not any(data)
+        assert not any(encoded)
 
 
 def test_a_configuration_does_not_show_its_keys() -> None:

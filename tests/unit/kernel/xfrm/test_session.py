@@ -2,12 +2,13 @@
 
 import asyncio
 import errno
+import gc
 import struct
 from socket import AF_UNIX, SOCK_DGRAM, socketpair
 
 import pytest
 
-from flowfast.kernel.xfrm import AsyncXfrmSocket, Monitor, Resync, SaAdded, encode, uapi
+from flowfast.kernel.xfrm import AsyncXfrmSocket, Monitor, Resync, SaAdded, encode, receive, uapi
 from flowfast.kernel.xfrm.session import ATTEMPTS, XfrmSession
 from flowfast.kernel.xfrm.uapi import Msg
 from flowfast.model.errors import DecodeError, KernelError, Unavailable
@@ -123,6 +124,24 @@ def test_the_rest_of_an_abandoned_dump_is_waited_for() -> None:
             assert [asked.type for asked in kernel.asked] == [Msg.GETSA] * 3
 
     run(body())
+
+
+def test_the_collector_rests_during_a_dump_and_runs_afterwards(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+    take = receive.Reply.take
+    monkeypatch.setattr(receive.Reply, "take", lambda self, view: (seen.append(gc.isenabled()), take(self, view))[1])
+
+    async def body() -> None:
+        async with scripted(dump(2), [ack(errno.ENOMEM)], [ack()]) as (xfrm, _):
+            await xfrm.sas()
+            assert gc.isenabled()
+            with pytest.raises(KernelError):
+                await xfrm.policies()
+            assert gc.isenabled()
+            await xfrm.flush_sas()
+
+    run(body())
+    assert seen == [False, False, True]
 
 
 def test_one_dump_at_a_time() -> None:
