@@ -120,6 +120,11 @@ class Controller:
             case Resync():
                 self._lost("xfrm")
                 self._wake.set()
+            case PolicyAdded() | PolicyUpdated() if self.config.offload.plain:
+                # What crosses in the clear and fast may be protected from now on. The kernel sees to it by itself for
+                # most flows (rt_genid_bump), not for those that it sends straight to a device (XMIT_DIRECT).
+                self._flush()
+                self._wake.set()
             case PolicyAdded() | PolicyUpdated() | PolicyDeleted() | PolicyExpired() | PoliciesFlushed() | Migrated():
                 self._wake.set()
 

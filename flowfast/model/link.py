@@ -21,6 +21,8 @@ class Link:
     underlay_netns: int | None = None  # IFLA_LINK_NETNSID: set where the underlay is in another network namespace
     num_rx_queues: int | None = None
     num_tx_queues: int | None = None
+    features: frozenset[str] = frozenset()
+    """ethtool features that are on, where they were asked for."""
 
     @property
     def is_xfrm(self) -> bool:

@@ -26,7 +26,7 @@ from flowfast.model.transaction import (
     DeleteTable,
     FlushChain,
 )
-from flowfast.plan.ruleset import INET, NETDEV
+from flowfast.plan.ruleset import INET, NETDEV, PLAIN
 
 OWN = (INET, NETDEV)
 
@@ -41,7 +41,7 @@ def diff(wanted: Ruleset, actual: Ruleset) -> list[Step]:
     changes.sort(key=lambda change: OWN.index(change.table))  # inet first: takes flows off before guards move
     # A flow that is fast already would never see the change: whatever takes something away, or changes a rule,
     # takes all flows off, in the same transaction.
-    flush = any(change.restrictive for change in changes) or NETDEV in gone
+    flush = any(change.restrictive for change in changes) or NETDEV in gone or _newly_protected(wanted, actual)
     steps = [Step(f"remove table {table}", (DeleteTable(table),), flushes=True) for table in gone if table == INET]
     for change in changes:
         steps += change.removals(flush=flush and change.table == INET)
@@ -71,6 +71,19 @@ def flush_flows(actual: Ruleset) -> list[Command]:
 def remove_all(actual: Ruleset) -> list[Step]:
     """The steps that leave nothing of ours: flows first, then the guards."""
     return diff(Ruleset(), actual)
+
+
+def _newly_protected(wanted: Ruleset, actual: Ruleset) -> bool:
+    """True where a prefix pair becomes protected that connections may be crossing in the clear, fast."""
+    if INET not in wanted.tables or NETDEV not in wanted.tables or NETDEV not in actual.tables:
+        return False
+    plain = any(rule.startswith(PLAIN) for chain in wanted.tables[INET].chains.values() for rule in chain.rules)
+    had = actual.tables[NETDEV].sets
+    return plain and any(
+        _missing(each.elements, had[name].elements)
+        for name, each in wanted.tables[NETDEV].sets.items()
+        if name.startswith("guarded") and name in had
+    )
 
 
 def _users(state: TableState) -> dict[str, Chain]:

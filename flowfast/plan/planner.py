@@ -1,10 +1,12 @@
 """plan(): what this router should hold, the path of every tunnel and direction, and every reason that says no."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Literal
 
 from flowfast.config.devices import matching
 from flowfast.config.schema import Config
+from flowfast.config.selectors import Device
 from flowfast.model.desired import Desired
 from flowfast.model.nftables import Ruleset
 from flowfast.model.reason import Reason, Severity
@@ -29,7 +31,10 @@ class _Devices:
 
 def plan(state: RouterState, config: Config) -> Desired:
     """Pure: the same state and config give the same answer. Raises nothing; what cannot be is a Reason."""
-    tunnels = find_tunnels(state, config)
+    tunnels = tuple(
+        replace(tunnel, offload=False) if config.exclude.tunnel(tunnel.name) else tunnel
+        for tunnel in find_tunnels(state, config)
+    )
     reasons = [
         feature.reason for name in NEEDED if (feature := state.features.get(name)) and feature.reason is not None
     ]
@@ -48,11 +53,14 @@ def plan(state: RouterState, config: Config) -> Desired:
         interfaces=interfaces,
         regions=regions,
         tunnels=tunnels,
-        protocols=tuple(config.offload.protocols),
+        wan=devices.wan,
+        offload=config.offload,
+        exclude=config.exclude,
+        notrack=config.notrack,
         counting=config.accounting != "off",
         counting_precisely=config.accounting == "precise" and state.has("counter_map"),
-        clamp_mss=config.offload.clamp_mss,
-        endpoints=_endpoints(tunnels),
+        endpoints=_outer(tunnels, "local"),
+        peers=_outer(tunnels, "remote"),
     )
     paths = tuple(_paths(tunnel, wanted, regions, no_guard) for tunnel in tunnels)
     said = {path.reason: None for pair in paths for path in (pair.tx, pair.rx) if path.reason is not None}
@@ -67,8 +75,10 @@ def _switched_off(state: RouterState) -> Reason:
     return Reason("NOT_PROBED", "kernel", "its features were not probed", "report this as a bug", Severity.ERROR)
 
 
-def _there(state: RouterState, patterns: Sequence[str]) -> frozenset[str]:
-    return frozenset(matching(patterns, (link.name for link in state.links)))
+def _there(state: RouterState, wanted: Sequence[Device]) -> frozenset[str]:
+    drivers = {link.name: link.driver for link in state.links}
+    features = {link.name: link.features for link in state.links}
+    return frozenset(matching(wanted, drivers, drivers=drivers, features=features))
 
 
 def _devices(state: RouterState, config: Config) -> _Devices:
@@ -77,7 +87,7 @@ def _devices(state: RouterState, config: Config) -> _Devices:
     # A glob may catch both; an xfrm interface is a tunnel's end, never the LAN.
     lan = _there(state, config.devices.lan) - wan - interfaces
     reasons = [
-        Reason("DEVICE_MISSING", pattern, "no device of that name is there now", "it joins when it appears")
+        Reason("DEVICE_MISSING", str(pattern), "no device of that name is there now", "it joins when it appears")
         for patterns in (config.devices.lan, config.devices.wan)
         for pattern in patterns
         if not _there(state, [pattern])
@@ -89,7 +99,7 @@ def _guarded(
     state: RouterState, config: Config, devices: _Devices, tunnels: tuple[Tunnel, ...], regions: SpdRegions
 ) -> tuple[frozenset[str], tuple[Reason, ...]]:
     """The WAN devices that may be in the flowtable; or the reason why none may."""
-    if not any(tunnel.topology is Topology.POLICY for tunnel in tunnels):
+    if not config.offload.plain and not any(tunnel.topology is Topology.POLICY for tunnel in tunnels):
         return frozenset(), ()  # interfaces bring their own traffic in: the WAN has nothing to win
     if config.offload.mode == "outbound-only":
         sentence = "inbound keeps to the full path: WAN not in devices, mode outbound-only"
@@ -109,8 +119,10 @@ def _guarded(
     return devices.wan, ()
 
 
-def _endpoints(tunnels: tuple[Tunnel, ...]) -> dict[int, frozenset[str]]:
-    ends = {tunnel.key.local for tunnel in tunnels if tunnel.key.netns is None and tunnel.key.local}
+def _outer(tunnels: tuple[Tunnel, ...], which: Literal["local", "remote"]) -> dict[int, frozenset[str]]:
+    """Outer addresses of the tunnels whose SAs are here, by family."""
+    found: set[str] = {getattr(tunnel.key, which) for tunnel in tunnels if tunnel.key.netns is None}
+    ends = found - {"", "0.0.0.0", "::"}  # noqa: S104 - a trap policy's "any peer"
     return {2: frozenset(end for end in ends if ":" not in end), 10: frozenset(end for end in ends if ":" in end)}
 
 

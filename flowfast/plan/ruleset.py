@@ -9,8 +9,10 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+from flowfast.config.offload import Exclude, Offload
 from flowfast.model.nftables import Chain, Element, Flowtable, Hook, Ruleset, Set, Table, TableState, quoted
 from flowfast.model.tunnel import Topology, Tunnel
+from flowfast.plan.filters import excluded_sets, filter_rules
 from flowfast.plan.spd import SpdRegions
 
 INET = Table("inet", "flowfast")
@@ -18,6 +20,9 @@ NETDEV = Table("netdev", "flowfast")
 FLOWTABLE = "fast"
 GUARD_PRIORITY = -10  # before the flowtable (0), on the same ingress hook
 COUNT_PRIORITY = -9  # after the guard: what it drops is nobody's traffic
+RAW = -300  # where conntrack has not looked yet
+PLAIN = "rt ipsec missing meta ipsec missing"
+"""Begins the rule that adds connections which no tunnel carries."""
 LAST = 2147483000  # after every other forward chain: we only see what all of them accepted
 
 _FAMILIES = {2: ("ip", "4", "ipv4_addr"), 10: ("ip6", "6", "ipv6_addr")}
@@ -34,12 +39,17 @@ class Wanted:
     """xfrm interfaces whose traffic may be fast."""
     regions: SpdRegions
     tunnels: tuple[Tunnel, ...]
-    protocols: tuple[str, ...] = ("tcp", "udp")
+    wan: frozenset[str] = frozenset()
+    """WAN devices, in the flowtable or not."""
+    offload: Offload = field(default_factory=Offload)
+    exclude: Exclude = field(default_factory=Exclude)
+    notrack: bool = False
     counting: bool = False
     counting_precisely: bool = False
-    clamp_mss: bool = True
     endpoints: Mapping[int, frozenset[str]] = field(default_factory=dict)
     """Outer addresses of ours by family: IKE and NAT-T to them is never plaintext of a tunnel."""
+    peers: Mapping[int, frozenset[str]] = field(default_factory=dict)
+    """Outer addresses of the peers, by family."""
 
     @property
     def devices(self) -> frozenset[str]:
@@ -80,22 +90,27 @@ def _named(things: Iterable[Set]) -> dict[str, Set]:
 
 def _inet(wanted: Wanted) -> TableState:
     sets = [_pair_set(f"fast{_FAMILIES[f][1]}", f, pairs) for f, pairs in wanted.regions.fast.items()]
+    sets += excluded_sets(wanted.exclude)
     if wanted.counting:
         sets += _counting_maps(wanted)
     forward = _counting_rules(wanted) if wanted.counting else []
-    if wanted.clamp_mss:
+    if wanted.offload.clamp_mss:
         clamp = "tcp flags & (syn | rst) == syn tcp option maxseg size set rt mtu"
         forward.append(f"rt ipsec exists {clamp}")
         if wanted.interfaces:
             forward.append(f"oifname {quoted(wanted.interfaces)} {clamp}")
     forward.append("jump to_flowtable")
+    chains = [
+        # The jump's target first: a rule can only name a chain that is there.
+        Chain("to_flowtable", tuple(_offload_rules(wanted))),
+        Chain("forward", tuple(forward), Hook("filter", "forward", LAST)),
+    ]
+    if wanted.notrack:
+        sets += [*_address_sets("own", wanted.endpoints), *_address_sets("peers", wanted.peers)]
+        chains += _notrack()
     return TableState(
         INET,
-        chains={
-            # The jump's target first: a rule can only name a chain that is there.
-            "to_flowtable": Chain("to_flowtable", tuple(_offload_rules(wanted))),
-            "forward": Chain("forward", tuple(forward), Hook("filter", "forward", LAST)),
-        },
+        chains={chain.name: chain for chain in chains},
         sets=_named(sets),
         flowtables={FLOWTABLE: Flowtable(FLOWTABLE, wanted.devices)},
         counters=_counters(wanted) if wanted.counting else frozenset(),
@@ -130,7 +145,7 @@ def _offload_rules(wanted: Wanted) -> list[str]:
     """A flow is added only for an established connection, by a packet from the LAN that will be encrypted, and only
     where the packets that come back are guarded: their addresses as on the wire are those of the conntrack tuple
     of the other direction, whatever NAT does."""
-    protocols = ", ".join(sorted(wanted.protocols))
+    protocols = ", ".join(sorted(wanted.offload.protocols))
     rules = [
         f"meta l4proto != {{ {protocols} }} return",
         "ct state != established return",
@@ -138,6 +153,7 @@ def _offload_rules(wanted: Wanted) -> list[str]:
         # IKE and NAT-T to a router's own address pass the guard: they must never be a flow.
         "udp sport { 500, 4500 } return",
         "udp dport { 500, 4500 } return",
+        *filter_rules(wanted.offload, wanted.exclude),
     ]
     if wanted.regions.fast:
         for ip, digit, _ in _FAMILIES.values():
@@ -148,7 +164,31 @@ def _offload_rules(wanted: Wanted) -> list[str]:
                 )
     if wanted.interfaces:
         rules.append(f"oifname {quoted(wanted.interfaces)} flow add @{FLOWTABLE}")
+    if wanted.offload.plain and wanted.wan:
+        rules.append(f"{PLAIN} oifname {quoted(wanted.wan)} flow add @{FLOWTABLE}")
     return rules
+
+
+def _address_sets(name: str, addresses: Mapping[int, frozenset[str]]) -> list[Set]:
+    sets = []
+    for family, (_, digit, kind) in _FAMILIES.items():
+        elements: dict[Element, str] = {(address,): "" for address in addresses.get(family, frozenset())}
+        sets.append(Set(f"{name}{digit}", kind, elements=elements))
+    return sets
+
+
+def _notrack() -> list[Chain]:
+    """The outer packets of known peers, and only theirs, pass conntrack by: an entry and a lookup less for each."""
+    received, sent = [], []
+    for ip, digit, _ in _FAMILIES.values():
+        arriving = f"{ip} saddr @peers{digit} {ip} daddr @own{digit}"
+        leaving = f"{ip} saddr @own{digit} {ip} daddr @peers{digit}"
+        received += [f"{arriving} meta l4proto 50 notrack", f"{arriving} udp dport 4500 notrack"]
+        sent += [f"{leaving} meta l4proto 50 notrack", f"{leaving} udp sport 4500 notrack"]
+    return [
+        Chain("notrack_in", tuple(received), Hook("filter", "prerouting", RAW)),
+        Chain("notrack_out", tuple(sent), Hook("filter", "output", RAW)),
+    ]
 
 
 def _netdev(wanted: Wanted) -> TableState:
@@ -156,10 +196,9 @@ def _netdev(wanted: Wanted) -> TableState:
     chains: dict[str, Chain] = {}
     counters: set[str] = set()
     if wanted.guarded:
-        for family, (_, digit, kind) in _FAMILIES.items():
+        for family, (_, digit, _) in _FAMILIES.items():
             sets.append(_pair_set(f"guarded{digit}", family, wanted.regions.guarded.get(family, ())))
-            own: dict[Element, str] = {(address,): "" for address in wanted.endpoints.get(family, frozenset())}
-            sets.append(Set(f"own{digit}", kind, elements=own))
+        sets += _address_sets("own", wanted.endpoints)
     for device in sorted(wanted.guarded):
         counters.add(f"guard_{identifier(device)}")
         for chain in _guard(device):

@@ -1,0 +1,70 @@
+"""What of the traffic may be fast: the config's `offload` and `exclude` as rules that return before a flow is added.
+
+Every rule says what stays on the full path. A flow is added by one packet, and from then on none of this is looked at
+again (kernel-facts.md 1.2): so a changed filter takes all flows off (plan/diff.py).
+"""
+
+from collections.abc import Iterable
+from ipaddress import IPv4Network, IPv6Network, collapse_addresses
+
+from flowfast.config.offload import Exclude, Offload
+from flowfast.config.traffic import Mark
+from flowfast.model.nftables import Set
+
+
+def filter_rules(offload: Offload, exclude: Exclude) -> list[str]:
+    """Rules of the chain in front of `flow add`; TCP and UDP only come here."""
+    return [*_exclusions(exclude), *_conditions(offload)]
+
+
+def excluded_sets(exclude: Exclude) -> list[Set]:
+    """The excluded addresses, by family, as sets without overlaps."""
+    four = [prefix for prefix in exclude.addresses if isinstance(prefix, IPv4Network)]
+    six = [prefix for prefix in exclude.addresses if isinstance(prefix, IPv6Network)]
+    sets = []
+    if four:
+        sets.append(_prefix_set("excluded4", "ipv4_addr", (str(prefix) for prefix in collapse_addresses(four)), "/32"))
+    if six:
+        sets.append(_prefix_set("excluded6", "ipv6_addr", (str(prefix) for prefix in collapse_addresses(six)), "/128"))
+    return sets
+
+
+def _prefix_set(name: str, kind: str, prefixes: Iterable[str], host: str) -> Set:
+    return Set(name, kind, interval=True, elements={(prefix.removesuffix(host),): "" for prefix in prefixes})
+
+
+def _exclusions(exclude: Exclude) -> list[str]:
+    rules = []
+    for each in excluded_sets(exclude):
+        ip = "ip" if each.name.endswith("4") else "ip6"
+        rules += [f"{ip} saddr @{each.name} return", f"{ip} daddr @{each.name} return"]
+    if exclude.ports:
+        rules += [f"th sport {_listed(exclude.ports)} return", f"th dport {_listed(exclude.ports)} return"]
+    rules += [f"{_marked(mark, '==')} return" for mark in exclude.marks]
+    if exclude.dscp:
+        rules += [f"{ip} dscp {_listed(exclude.dscp)} return" for ip in ("ip", "ip6")]
+    return rules
+
+
+def _conditions(offload: Offload) -> list[str]:
+    rules = []
+    if offload.ports:
+        # The port that the connection was made to, whichever way this packet goes and whatever NAT did to it.
+        rules.append(f"ct original proto-dst != {_listed(offload.ports)} return")
+    if offload.marks:
+        rules.append(" ".join(_marked(mark, "!=") for mark in offload.marks) + " return")
+    if offload.dscp:
+        rules += [f"{ip} dscp != {_listed(offload.dscp)} return" for ip in ("ip", "ip6")]
+    if offload.zones:
+        rules.append(f"ct zone != {_listed(offload.zones)} return")
+    if offload.after_packets:
+        rules.append(f"ct packets < {offload.after_packets} return")
+    return rules
+
+
+def _marked(mark: Mark, how: str) -> str:
+    return f"meta mark & {mark.mask:#x} {how} {mark.value:#x}"
+
+
+def _listed(values: Iterable[object]) -> str:
+    return "{ " + ", ".join(str(value) for value in values) + " }"
