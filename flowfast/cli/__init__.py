@@ -12,6 +12,8 @@ COMMANDS = {
     "check": ("check", "Check a config file."),
     "plan": ("plan", "Show what would change, and the path of every tunnel."),
     "apply": ("apply", "Make the change, once; or take everything out again (--remove)."),
+    "confirm": ("confirm", "Keep what `apply --confirm` changed."),
+    "rollback": ("confirm", "Take the last apply back."),
     "run": ("run", "Keep the router as the config says, and export metrics."),
     "status": ("status", "Show tunnels, their paths and what they carried."),
     "doctor": ("doctor", "Say what this router can do, what is missing, and the remedy."),

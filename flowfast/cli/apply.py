@@ -3,11 +3,14 @@
 import asyncio
 import json
 import sys
+import time
 
 import click
 
 from flowfast.apply import converge, remove
+from flowfast.apply.journal import Entry, Journal, before
 from flowfast.cli.common import config_argument, json_option, need_root, router
+from flowfast.cli.confirm import leave_waiting
 from flowfast.cli.lock import only_one
 from flowfast.cli.output import console, plan_json, print_paths, print_reasons, print_steps, reason_json
 from flowfast.kernel.real import real_kernel
@@ -20,14 +23,15 @@ from flowfast.plan.diff import OWN, diff, remove_all
 @json_option
 @click.option("--dry-run", is_flag=True, help="Stop after the plan.")
 @click.option("--yes", is_flag=True, help="Do not ask, on a terminal.")
+@click.option("--confirm", type=click.FloatRange(1), metavar="SECONDS", help="Take it back unless confirmed by then.")
 @click.option("--remove", "removing", is_flag=True, help="Take everything of flowfast's out of the kernel.")
-def apply(config: str, as_json: bool, dry_run: bool, yes: bool, removing: bool) -> None:
+def apply(config: str, as_json: bool, dry_run: bool, yes: bool, confirm: float | None, removing: bool) -> None:  # noqa: PLR0917
     """Bring the kernel to what CONFIG asks for, in one transaction, and verify that it holds."""
     with only_one():
-        asyncio.run(_remove(as_json, dry_run) if removing else _apply(config, as_json, dry_run, yes))
+        asyncio.run(_remove(as_json, dry_run) if removing else _apply(config, as_json, dry_run, yes, confirm))
 
 
-async def _apply(config: str, as_json: bool, dry_run: bool, yes: bool) -> None:
+async def _apply(config: str, as_json: bool, dry_run: bool, yes: bool, confirm: float | None) -> None:
     found = await router(config)
     steps = diff(found.desired.ruleset, found.state.ruleset)
     out = console()
@@ -40,12 +44,20 @@ async def _apply(config: str, as_json: bool, dry_run: bool, yes: bool) -> None:
         print_steps(out, steps)
     if dry_run or not (yes or as_json or _agreed(bool(steps))):
         return
+    journal = Journal()
+    if steps:
+        deadline = time.time() + confirm if confirm else None
+        journal.write(Entry(before(journal, found.state.ruleset), found.desired.ruleset, deadline))
+    if steps and confirm:
+        leave_waiting(confirm)  # first: whatever happens now, the way back is waiting
     outcome = await converge(found.kernel, found.desired, found.state, found.loaded.config.underlay_netns)
     if as_json:
         failures = [reason_json(reason) for reason in outcome.failures]
         click.echo(json.dumps({**plan_json(found.desired, outcome.steps), "failures": failures}, indent=2))
     elif outcome.held:
         out.print("Done, and verified: the kernel holds it." if steps else "Verified: the kernel holds it.")
+        if steps and confirm:
+            out.print(f"Taken back in {confirm:g} s, unless you say: flowfast confirm", style="bold")
     else:
         print_reasons(out, outcome.failures)
         out.print("Taken back: all traffic is on the full path.", style="bold red")

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
+from flowfast.apply import journal
 from flowfast.cli import cli, lock
 from flowfast.kernel.fake import FakeKernel
 from flowfast.kernel.links import FakeLinks
@@ -36,10 +37,11 @@ def kernel() -> FakeKernel:
 
 
 @pytest.fixture
-def flowfast(kernel: FakeKernel, monkeypatch: pytest.MonkeyPatch) -> Flowfast:
-    for module in ("common", "apply", "doctor", "run"):
+def flowfast(kernel: FakeKernel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Flowfast:
+    for module in ("common", "apply", "confirm", "doctor", "run"):
         monkeypatch.setattr(f"flowfast.cli.{module}.real_kernel", lambda: kernel)
     monkeypatch.setattr(lock, "NAME", f"\0flowfast-test-{id(kernel)}")
+    monkeypatch.setattr(journal, "FOLDER", tmp_path / "run")
 
     def run(*arguments: str) -> Result:
         return CliRunner().invoke(cli, arguments)
@@ -178,3 +180,18 @@ def test_a_second_one_names_the_first() -> None:
             pass
     with lock.only_one():
         pass
+
+
+def test_rollback_brings_back_what_was_before(flowfast: Flowfast, kernel: FakeKernel, config: str) -> None:
+    flowfast("apply", config)
+    first = kernel.nft.read(OWN)
+    Path(config).write_text("devices: {lan: [lan0], wan: [wan0]}\noffload: {mode: outbound-only}\n")
+    assert flowfast("apply", config).exit_code == 0
+    assert kernel.nft.read(OWN) != first
+    assert "Taken back" in flowfast("rollback").output
+    assert kernel.nft.read(OWN) == first
+
+
+def test_nothing_to_confirm_or_to_take_back_says_so(flowfast: Flowfast) -> None:
+    assert str(flowfast("confirm").exception).startswith("nothing waits to be confirmed")
+    assert str(flowfast("rollback").exception).startswith("nothing to take back")
