@@ -28,6 +28,7 @@ from flowfast.kernel.xfrm import (
     PolicyExpired,
     PolicyUpdated,
     Resync,
+    SaAdded,
     SaDeleted,
 )
 from flowfast.metrics.ledger import Ledger
@@ -117,6 +118,8 @@ class Controller:
         match event:
             case SaDeleted():
                 self._ledger.deleted(event.sa)
+            case SaAdded() if event.sa.output_mark is not None or self._unconfined():
+                self._wake.set()  # the marks that tell peers apart may have changed (plan/peers.py)
             case Resync():
                 self._lost("xfrm")
                 self._wake.set()
@@ -127,6 +130,10 @@ class Controller:
                 self._wake.set()
             case PolicyAdded() | PolicyUpdated() | PolicyDeleted() | PolicyExpired() | PoliciesFlushed() | Migrated():
                 self._wake.set()
+
+    def _unconfined(self) -> bool:
+        reasons = self._desired.reasons if self._desired else ()
+        return any(reason.code == "PEERS_NOT_CONFINED" for reason in reasons)
 
     def _lost(self, source: str) -> None:
         log.warning("events of %s were lost: looking at everything again", source)

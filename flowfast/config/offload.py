@@ -50,6 +50,14 @@ class Offload(Section):
             "tunnel leaves the flowtable unnoticed."
         ),
     ] = True
+    trust_peers: Annotated[
+        Truth,
+        Field(
+            description="Whether peers of policy-based tunnels are trusted to send only what their selectors allow, "
+            "which a flowtable hit does not check. Without trust, and with several peers on one WAN, inbound keeps to "
+            "the full path, unless the IKE daemon marks each peer's packets (swanctl: set_mark_in, another for each)."
+        ),
+    ] = False
     plain: Annotated[
         Truth,
         Field(

@@ -71,7 +71,7 @@ class Injection:
     `rate` rounds a second, each with one packet for every tuple. `sent` counts packets.
     """
 
-    def __init__(self, attacker: Netns, device: str, to_mac: str, tuples: Sequence[Tuple], rate: float = 50) -> None:
+    def __init__(self, attacker: Netns, device: str, to_mac: str, tuples: Sequence[Tuple], rate: float = 20) -> None:
         self._socket = attacker.socket(socket.AF_PACKET, socket.SOCK_RAW)
         self._socket.bind((device, 0))
         own = bytes.fromhex(attacker.read(f"/sys/class/net/{device}/address").replace(":", ""))

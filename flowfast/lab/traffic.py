@@ -203,7 +203,7 @@ def _send(
                 sender.send(payload.make(sent))
             sent += 1
         if rate is not None:
-            time.sleep(0.005)
+            time.sleep(max(0.005, 0.5 / rate))  # a thread that wakes up too often starves the guest
     return sent
 
 

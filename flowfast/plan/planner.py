@@ -12,6 +12,7 @@ from flowfast.model.nftables import Ruleset
 from flowfast.model.reason import Reason, Severity
 from flowfast.model.state import RouterState
 from flowfast.model.tunnel import Path, Topology, Tunnel, TunnelPath
+from flowfast.plan.peers import peer_marks
 from flowfast.plan.ruleset import Wanted, build
 from flowfast.plan.spd import SpdRegions, cut
 from flowfast.plan.tunnels import find_tunnels
@@ -44,8 +45,11 @@ def plan(state: RouterState, config: Config) -> Desired:
         return Desired(Ruleset(), paths, tuple(reasons) or (why,))
 
     devices = _devices(state, config)
-    regions = cut(state, tunnels, counting=config.accounting != "off")
+    marks = None if config.offload.trust_peers else peer_marks(tunnels)
+    regions = cut(state, tunnels, counting=config.accounting != "off" or bool(marks))
     guarded, no_guard = _guarded(state, config, devices, tunnels, regions)
+    if isinstance(marks, Reason) and guarded:
+        guarded, no_guard, marks = frozenset(), (marks,), None
     interfaces = {t.interface: t for t in tunnels if t.interface is not None and t.offload and _up(state, t.interface)}
     wanted = Wanted(
         lan=devices.lan,
@@ -59,6 +63,7 @@ def plan(state: RouterState, config: Config) -> Desired:
         notrack=config.notrack,
         counting=config.accounting != "off",
         counting_precisely=config.accounting == "precise" and state.has("counter_map"),
+        marks=marks if isinstance(marks, dict) else {},
         endpoints=_outer(tunnels, "local"),
         peers=_outer(tunnels, "remote"),
     )

@@ -46,6 +46,8 @@ class Wanted:
     notrack: bool = False
     counting: bool = False
     counting_precisely: bool = False
+    marks: Mapping[str, int] = field(default_factory=dict)
+    """Tunnel -> mark that its inbound SAs set, where several peers are told apart by it."""
     endpoints: Mapping[int, frozenset[str]] = field(default_factory=dict)
     """Outer addresses of ours by family: IKE and NAT-T to them is never plaintext of a tunnel."""
     peers: Mapping[int, frozenset[str]] = field(default_factory=dict)
@@ -199,9 +201,11 @@ def _netdev(wanted: Wanted) -> TableState:
         for family, (_, digit, _) in _FAMILIES.items():
             sets.append(_pair_set(f"guarded{digit}", family, wanted.regions.guarded.get(family, ())))
         sets += _address_sets("own", wanted.endpoints)
+        if wanted.marks:
+            sets += [_marked_set(family, wanted) for family in _FAMILIES]
     for device in sorted(wanted.guarded):
         counters.add(f"guard_{identifier(device)}")
-        for chain in _guard(device):
+        for chain in _guard(device, confining=bool(wanted.marks)):
             chains[chain.name] = chain
     if wanted.counting_precisely:
         sets += _counting_maps(wanted)
@@ -211,24 +215,39 @@ def _netdev(wanted: Wanted) -> TableState:
     return TableState(NETDEV, chains=chains, sets=_named(sets), counters=frozenset(counters))
 
 
-def _guard(device: str) -> tuple[Chain, Chain]:
+def _marked_set(family: int, wanted: Wanted) -> Set:
+    """Prefix pairs with the mark that their own peer's packets have."""
+    _, digit, kind = _FAMILIES[family]
+    elements: dict[Element, str] = {
+        (*pair, f"{wanted.marks[tunnel.name]:#x}"): ""
+        for pair, tunnel in wanted.regions.inbound.get(family, {}).items()
+        if tunnel.name in wanted.marks
+    }
+    return Set(f"marked{digit}", f"{kind} . {kind} . mark", interval=True, elements=elements)
+
+
+def _guard(device: str, *, confining: bool) -> list[Chain]:
     """Drops what claims to be a tunnel's inner packet but came without IPsec, before the flowtable can take it.
 
     Only protocols that a flow can have: everything else meets the kernel's policy check on the full path. ESP itself
-    leaves after two comparisons.
+    leaves after two comparisons. `confining`: what came with IPsec must have the mark of the peer whose it is.
     """
     slug = identifier(device)
     plaintext = [f"{ip} daddr @own{digit} udp dport {{ 500, 4500 }} return" for ip, digit, _ in _FAMILIES.values()] + [
         f"{ip} saddr . {ip} daddr @guarded{digit} counter name guard_{slug} drop" for ip, digit, _ in _FAMILIES.values()
     ]
-    return (
-        Chain(f"plaintext_{slug}", tuple(plaintext)),
-        Chain(
-            f"guard_{slug}",
-            (f"meta ipsec missing meta l4proto {{ 6, 17, 47 }} jump plaintext_{slug}",),
-            Hook("filter", "ingress", GUARD_PRIORITY, device=device),
-        ),
-    )
+    chains = [Chain(f"plaintext_{slug}", tuple(plaintext))]
+    rules = [f"meta ipsec missing meta l4proto {{ 6, 17, 47 }} jump plaintext_{slug}"]
+    if confining:
+        foreign = [
+            f"{ip} saddr . {ip} daddr @guarded{digit} {ip} saddr . {ip} daddr . meta mark != @marked{digit} "
+            f"counter name guard_{slug} drop"
+            for ip, digit, _ in _FAMILIES.values()
+        ]
+        chains.append(Chain(f"decrypted_{slug}", tuple(foreign)))
+        rules.append(f"meta ipsec exists meta l4proto {{ 6, 17, 47 }} jump decrypted_{slug}")
+    hook = Hook("filter", "ingress", GUARD_PRIORITY, device=device)
+    return [*chains, Chain(f"guard_{slug}", tuple(rules), hook)]
 
 
 def _precise(wanted: Wanted) -> list[Chain]:

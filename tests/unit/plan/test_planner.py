@@ -4,12 +4,13 @@ from dataclasses import replace
 
 import pytest
 
-from flowfast.model.sa import Mark, Mode
+from flowfast.kernel.xfrm.builders import make_sa
+from flowfast.model.sa import SA, Direction, Mark, Mode
 from flowfast.model.state import Spd
 from flowfast.model.tunnel import Topology
 from flowfast.plan.planner import plan
 from flowfast.plan.ruleset import INET, NETDEV
-from tests.unit.plan.router import IPSEC, LAN, WAN, bypass, config, policies, router
+from tests.unit.plan.router import IPSEC, LAN, PEER, US, WAN, bypass, config, policies, router
 
 
 def test_policy_based_tunnel_is_fast_both_ways_behind_the_guard() -> None:
@@ -118,3 +119,79 @@ def test_no_lan_no_ruleset() -> None:
     desired = plan(router(policies(), links=(WAN,)), config())
     assert desired.ruleset.tables == {}
     assert {reason.code for reason in desired.reasons} == {"DEVICE_MISSING", "NO_LAN"}
+
+
+TWO = (policies(), policies("10.1.0.0/16", "10.3.0.0/16", "192.0.2.3", reqid=2))
+
+
+def inbound(peer: str, reqid: int, mark: Mark | None) -> SA:
+    return make_sa(peer, US, spi=reqid, reqid=reqid, direction=Direction.IN)._replace(output_mark=mark)
+
+
+def test_several_peers_that_nothing_tells_apart_keep_inbound_on_the_full_path() -> None:
+    desired = plan(router(*TWO), config())
+    assert [path.rx.fast for path in desired.paths] == [True, True]  # no SA yet: nobody can send
+    state = replace(router(*TWO), sas=(inbound(PEER, 1, None), inbound("192.0.2.3", 2, None)))
+    desired = plan(state, config())
+    assert [(path.tx.fast, path.rx.fast) for path in desired.paths] == [(True, False)] * 2
+    assert {reason.code for reason in desired.reasons} == {"PEERS_NOT_CONFINED"}
+    assert desired.ruleset.tables[INET].flowtables["fast"].devices == {"lan0"}
+    trusted = plan(state, config("offload: {trust_peers: true}"))
+    assert [path.rx.fast for path in trusted.paths] == [True, True]
+
+
+def test_marks_of_their_own_tell_peers_apart() -> None:
+    sas = (inbound(PEER, 1, Mark(0x11, 0xFFFFFFFF)), inbound("192.0.2.3", 2, Mark(0x22, 0xFFFFFFFF)))
+    desired = plan(replace(router(*TWO), sas=sas), config())
+    assert [path.rx.fast for path in desired.paths] == [True, True]
+    assert set(desired.ruleset.tables[NETDEV].sets["marked4"].elements) == {
+        ("10.2.0.0/16", "10.1.0.0/16", "0x11"),
+        ("10.3.0.0/16", "10.1.0.0/16", "0x22"),
+    }
+    shared = (sas[0], inbound("192.0.2.3", 2, Mark(0x11, 0xFFFFFFFF)))
+    assert not plan(replace(router(*TWO), sas=shared), config()).paths[0].rx.fast
+
+
+@pytest.mark.parametrize(
+    ("more", "rule"),
+    [
+        ("exclude: {ports: [5060, 7000-7100]}", "th dport { 5060, 7000-7100 } return"),
+        ("exclude: {addresses: [10.1.0.5]}", "ip saddr @excluded4 return"),
+        ("exclude: {marks: [0x10/0xff]}", "meta mark & 0xff == 0x10 return"),
+        ("exclude: {dscp: [ef]}", "ip6 dscp { 46 } return"),
+        ("offload: {ports: [443]}", "ct original proto-dst != { 443 } return"),
+        ("offload: {marks: [1, 2]}", "meta mark & 0xffffffff != 0x1 meta mark & 0xffffffff != 0x2 return"),
+        ("offload: {zones: [3]}", "ct zone != { 3 } return"),
+        ("offload: {after_packets: 20}", "ct packets < 20 return"),
+        ("offload: {protocols: [tcp]}", "meta l4proto != { tcp } return"),
+    ],
+)
+def test_filters_stand_before_what_adds_flows(more: str, rule: str) -> None:
+    rules = plan(router(policies()), config(more)).ruleset.tables[INET].chains["to_flowtable"].rules
+    assert rules.index(rule) < next(at for at, each in enumerate(rules) if "flow add" in each)
+
+
+def test_plain_connections_are_added_only_towards_the_wan_and_never_where_a_policy_protects() -> None:
+    tables = plan(router(policies()), config("offload: {plain: true}")).ruleset.tables
+    rules = [rule for rule in tables[INET].chains["to_flowtable"].rules if "flow add" in rule]
+    assert rules[-1] == 'rt ipsec missing meta ipsec missing oifname { "wan0" } flow add @fast'
+    assert not any(rule.startswith("rt ipsec missing") for rule in plan_rules(""))
+
+
+def plan_rules(more: str) -> tuple[str, ...]:
+    return plan(router(policies()), config(more)).ruleset.tables[INET].chains["to_flowtable"].rules
+
+
+def test_a_tunnel_excluded_by_a_glob_is_guarded_but_not_fast() -> None:
+    tables = plan(router(policies()), config("exclude: {tunnels: ['reqid-*']}")).ruleset.tables
+    assert tables[INET].sets["fast4"].elements == {}
+    assert len(tables[NETDEV].sets["guarded4"].elements) == 1
+
+
+def test_only_known_peers_are_untracked() -> None:
+    table = plan(router(policies()), config("notrack: true")).ruleset.tables[INET]
+    assert set(table.sets["peers4"].elements) == {(PEER,)}
+    rules = [rule for name in ("notrack_in", "notrack_out") for rule in table.chains[name].rules]
+    assert len(rules) == 8
+    assert all("@peers" in rule and "@own" in rule and rule.endswith(" notrack") for rule in rules)
+    assert "notrack_in" not in plan(router(policies()), config()).ruleset.tables[INET].chains
