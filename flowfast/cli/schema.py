@@ -1,4 +1,4 @@
-"""`flowfast schema`: the JSON Schema of the config file, for editors and other tools."""
+"""`flowfast schema`: the JSON Schema of config files and of templates, for editors and other tools."""
 
 import json
 
@@ -6,12 +6,13 @@ import click
 
 
 @click.command("schema")
-def schema() -> None:
+@click.option("--template", "of_templates", is_flag=True, help="The schema of templates (files like those in rules/).")
+def schema(of_templates: bool) -> None:
     """Print the JSON Schema of the config file.
 
-    An editor with a YAML language server checks a config that begins with
+    An editor with a YAML language server checks a file that begins with
     `# yaml-language-server: $schema=FILE`.
     """
-    from flowfast.config.schema import json_schema  # noqa: PLC0415 - pydantic takes a while to import
+    from flowfast.config.json_schema import config_schema, template_schema  # noqa: PLC0415 - pydantic takes a while
 
-    click.echo(json.dumps(json_schema(), indent=2))
+    click.echo(json.dumps(template_schema() if of_templates else config_schema(), indent=2))

@@ -12,7 +12,7 @@ import yaml
 
 from flowfast.config.problem import Path, dotted, quoted
 from flowfast.config.scalar import Kind, Scalar
-from flowfast.config.tree import Entries, Leaf, Listing, Node, Places
+from flowfast.config.tree import Entries, Leaf, Listing, Node
 
 MAX_DEPTH = 20  # the schema needs five
 MAX_NODES = 2_000_000  # aliases counted as often as they are used: 100 000 tunnels fit, a bomb does not
@@ -50,26 +50,30 @@ class Unreadable(Exception):
         self.mistake = mistake
 
 
-def compose(text: str, loader: type = LOADER) -> tuple[Node | None, list[Mistake]]:
+def plain_scalar(text: str) -> Scalar:
+    """What YAML takes a text for that stands in a file without quotes."""
+    tag = _RESOLVER.resolve(yaml.ScalarNode, text, (True, False))
+    return Scalar(text, _KINDS.get(tag.rpartition(":")[2], Kind.TEXT))
+
+
+def compose(text: str, loader: type = LOADER, *, base: int = 0) -> tuple[Node | None, list[Mistake]]:
     """The tree of the one document in `text` (None: it is empty), and what is wrong with it as far as it could be read.
 
+    `base` is the offset that the first character has in what is returned.
     Raises Unreadable where it cannot be read on (a syntax error, nested too deep, an alias bomb).
     """
     if odd := _NOT_YAML.search(text):
         raise Unreadable(
-            Mistake(odd.start(), "", f"the character U+{ord(odd[0]):04X} is not allowed in YAML", "remove it")
+            Mistake(base + odd.start(), "", f"the character U+{ord(odd[0]):04X} is not allowed in YAML", "remove it")
         )
-    composer = _Composer(Places(text))
+    composer = _Composer(text, base)
     try:
         for event in yaml.parse(text, Loader=loader):
             composer.take(event)
     except yaml.MarkedYAMLError as error:
-        raise Unreadable(_syntax(error, text)) from error
+        mistake = _syntax(error, text)
+        raise Unreadable(replace(mistake, start=base + mistake.start)) from error
     return composer.root, composer.mistakes
-
-
-def _start(event: yaml.Event) -> int:
-    return event.start_mark.index if event.start_mark else 0
 
 
 def _syntax(error: yaml.MarkedYAMLError, text: str) -> Mistake:
@@ -103,10 +107,11 @@ class _Frame:
 class _Composer:
     """Events in, tree out, without recursion."""
 
-    def __init__(self, places: Places) -> None:
+    def __init__(self, text: str, base: int) -> None:
         self.root: Node | None = None
         self.mistakes: list[Mistake] = []
-        self._places = places
+        self._text = text
+        self._base = base
         self._frames: list[_Frame] = []
         self._anchors: dict[str, Node] = {}
         self._documents = 0
@@ -120,11 +125,11 @@ class _Composer:
                 if self._documents > 1:
                     self._give_up(event, "a second document begins here", "a config is one document: remove the ---")
             case yaml.ScalarEvent():
-                self._begin(event, Leaf(_start(event), self._scalar(event)))
+                self._begin(event, Leaf(self._start(event), self._scalar(event)))
             case yaml.SequenceStartEvent():
-                self._begin(event, Listing(_start(event)))
+                self._begin(event, Listing(self._start(event)))
             case yaml.MappingStartEvent():
-                self._begin(event, Entries(_start(event)))
+                self._begin(event, Entries(self._start(event)))
             case yaml.AliasEvent():
                 self._alias(event)
             case yaml.CollectionEndEvent():
@@ -134,6 +139,9 @@ class _Composer:
                 node.height = 1 + max((child.height for child in children), default=0)
                 node.open = False
                 self._add(node)
+
+    def _start(self, event: yaml.Event) -> int:
+        return self._base + (event.start_mark.index if event.start_mark else 0)
 
     def _begin(self, event: yaml.NodeEvent, node: Node) -> None:
         if event.anchor:
@@ -147,7 +155,7 @@ class _Composer:
         self._frames.append(_Frame(node))
 
     def _alias(self, event: yaml.AliasEvent) -> None:
-        start, meant = _start(event), self._anchors.get(str(event.anchor))
+        start, meant = self._start(event), self._anchors.get(str(event.anchor))
         if meant is None:
             self._complain(
                 start, f"no anchor &{event.anchor} before this alias", "define it above, or write the value out"
@@ -197,7 +205,7 @@ class _Composer:
             found = f"YAML reads {text} as {kind}" if text else "found nothing"
             self._complain(node.start, f"a key must be text, {found}", f"write {quoted(text)}" if text else "name it")
         if text in entries:
-            first = self._places.at(entries[text][0])[0]
+            first = self._text.count("\n", 0, entries[text][0] - self._base) + 1
             where = dotted((*self._path(), text))
             self.mistakes.append(Mistake(node.start, where, f"given twice, first in line {first}", "keep one of them"))
             frame.dropped = True
@@ -206,12 +214,11 @@ class _Composer:
 
     def _scalar(self, event: yaml.ScalarEvent) -> Scalar:
         if event.tag and event.tag != "tag:yaml.org,2002:str":
-            start = _start(event)
+            start = self._start(event)
             self._complain(start, f"YAML tags are not read here, found {quoted(event.tag)}", "remove it")
         if event.style or not event.implicit[0] or event.tag:
             return Scalar(event.value)
-        tag = _RESOLVER.resolve(yaml.ScalarNode, event.value, (True, False))
-        return Scalar(event.value, _KINDS.get(tag.rpartition(":")[2], Kind.TEXT))
+        return plain_scalar(event.value)
 
     def _path(self) -> Path:
         steps: list[str | int] = []
@@ -226,4 +233,4 @@ class _Composer:
         self.mistakes.append(Mistake(start, dotted(self._path()), sentence, remedy))
 
     def _give_up(self, event: yaml.Event, sentence: str, remedy: str) -> None:
-        raise Unreadable(Mistake(_start(event), dotted(self._path()), sentence, remedy))
+        raise Unreadable(Mistake(self._start(event), dotted(self._path()), sentence, remedy))

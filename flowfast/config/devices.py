@@ -3,7 +3,7 @@
 from collections.abc import Collection, Iterable, Mapping
 from fnmatch import fnmatchcase
 
-from flowfast.config.hints import nearest
+from flowfast.config.hints import instead
 from flowfast.config.load import LoadedConfig
 from flowfast.config.problem import Path, Problem
 from flowfast.config.selectors import Device, Traits
@@ -62,8 +62,7 @@ def check_devices(
     for side, entries in (("lan", devices.lan), ("wan", devices.wan)):
         for at, name in enumerate(entries):
             if isinstance(name, str) and not is_glob(name) and name not in there:
-                near = nearest(name, there)
-                remedy = f'did you mean "{near}"?' if near else f"there are: {', '.join(there) or 'none'}"
+                remedy = instead(name, there)
                 path: Path = ("devices", side, at)
                 problems.append(loaded.problem(path, f'no device named "{name}"', remedy, about=path[:-1]))
     lan = set(matching(devices.lan, there, drivers=drivers, features=features))

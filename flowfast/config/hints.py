@@ -6,7 +6,6 @@ from difflib import get_close_matches
 from typing import get_args
 
 from flowfast.config.problem import Path, dotted
-from flowfast.config.schema import Config
 from flowfast.config.section import Section
 
 _COMPARED = 64  # characters: difflib takes quadratic time, and no key is longer
@@ -17,25 +16,32 @@ def nearest(word: str, known: Iterable[str]) -> str | None:
     return next(iter(get_close_matches(word[:_COMPARED], list(known), n=1, cutoff=0.6)), None)
 
 
-def meant(path: Path) -> str:
-    """A remedy for the unknown key at the end of `path`."""
-    key, here = str(path[-1]), _section(path[:-1])
+def instead(word: str, known: Iterable[str]) -> str:
+    """A remedy for a word that is not among the known ones: the nearest of them, or all."""
+    words = list(known)
+    near = nearest(word, words)
+    return f'did you mean "{near}"?' if near else f"there are: {', '.join(words) or 'none'}"
+
+
+def meant(path: Path, model: type[Section]) -> str:
+    """A remedy for the unknown key at the end of `path`, counted from the top of `model`."""
+    key, here = str(path[-1]), _section(path[:-1], model)
     if near := nearest(key, here.model_fields):
         return f'did you mean "{near}"?'
-    if elsewhere := next((known for known in keys() if known[-1] == key and known[:-1] != path[:-1]), None):
+    if elsewhere := next((known for known in keys(model) if known[-1] == key and known[:-1] != path[:-1]), None):
         return f"did you mean {dotted(elsewhere)}?"
     return f"known here: {', '.join(here.model_fields)}"
 
 
-def example(path: Path) -> str:
+def example(path: Path, model: type[Section]) -> str:
     """A remedy for the missing key at the end of `path`: how it may look."""
-    examples = _section(path[:-1]).model_fields[str(path[-1])].examples or ()
+    examples = _section(path[:-1], model).model_fields[str(path[-1])].examples or ()
     return next((f"as {path[-1]}: {json.dumps(one)}" for one in examples), "")
 
 
-def _section(path: Path) -> type[Section]:
-    """The model of the section at `path`, any name of a tunnel included."""
-    section: type[Section] = Config
+def _section(path: Path, model: type[Section]) -> type[Section]:
+    """The model of the section at `path`, any name of a tunnel or parameter included."""
+    section = model
     for step in path:
         section = _below(section, str(step)) or section
     return section
@@ -47,9 +53,9 @@ def _below(section: type[Section], key: str) -> type[Section] | None:
     return next((one for one in candidates if isinstance(one, type) and issubclass(one, Section)), None)
 
 
-def keys(section: type[Section] = Config, above: Path = ()) -> Iterator[Path]:
-    """Every key of the schema; a tunnel's with NAME for its name."""
+def keys(section: type[Section], above: Path = ()) -> Iterator[Path]:
+    """Every key of a model; a tunnel's and a parameter's with NAME for its name."""
     for name in section.model_fields:
         yield (*above, name)
         if below := _below(section, name):
-            yield from keys(below, (*above, name, "NAME") if name == "tunnels" else (*above, name))
+            yield from keys(below, (*above, name, "NAME") if name in ("tunnels", "parameters") else (*above, name))

@@ -1,133 +1,142 @@
-"""Reads a config file: a LoadedConfig, or a ConfigError that names everything that is wrong with it at once."""
+"""Reads a config file or a template: a LoadedConfig, or a ConfigError that names everything that is wrong at once."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from os import PathLike, fspath
 from pathlib import Path as FilePath
-from typing import Any, cast
 
-from pydantic import TypeAdapter, ValidationError
+from flowfast.config.expand import Given, Typed, expand, is_template
+from flowfast.config.faults import validated
+from flowfast.config.hints import instead
+from flowfast.config.library import is_path, named, names
+from flowfast.config.merge import merge
+from flowfast.config.parameters import Template, Uses
+from flowfast.config.problem import ConfigError, Fault, Path, Problem, dotted, quoted
+from flowfast.config.schema import Config
+from flowfast.config.sources import Sources, read_text
+from flowfast.config.tree import Entries, Leaf, Listing, Node, Tree, nothing
 
-from flowfast.config.compose import Mistake, Unreadable, compose
-from flowfast.config.hints import example, meant
-from flowfast.config.problem import ConfigError, Fault, Faulty, Path, Problem, dotted
-from flowfast.config.schema import Config, Tunnels
-from flowfast.config.tree import Leaf, Places, data
+Settings = Mapping[str, str]
+"""Values for the parameters of a template by name, as typed: a list with commas between its items."""
 
-MAX_BYTES = 16 << 20  # 100 000 tunnels with all their keys
+NO_SETTINGS: Settings = {}
+_NEEDS = "it needs at least devices.lan and devices.wan"
 
 
 @dataclass(frozen=True, slots=True)
 class LoadedConfig:
-    """A valid config, and where in its file each value stands."""
+    """A valid config, and where each value of it was written: in its file, or in a template that it uses."""
 
     config: Config
-    places: Places
+    tree: Tree
     file: str
 
     def where(self, path: Path) -> str:
-        """`file:line:column` of the value at `path`; of what it stands in, where the file does not give it."""
-        line, column = self.places.of(path)
-        return f"{self.file}:{line}:{column}"
+        """`file:line:column` of the value at `path`; of what it stands in, where no file gives it."""
+        return str(self.tree.of(path))
 
     def problem(self, path: Path, sentence: str, remedy: str = "", *, about: Path | None = None) -> Problem:
         """A Problem at the place of `path`. `about` is what it is said of, if not the value at that place itself."""
-        line, column = self.places.of(path)
-        return Problem(self.file, line, column, dotted(path if about is None else about), sentence, remedy)
+        place = self.tree.of(path)
+        name = place.about(dotted(path if about is None else about))
+        return Problem(place.file, place.line, place.column, name, sentence, remedy)
 
 
-def load(path: str | PathLike[str]) -> LoadedConfig:
-    """The config in the file. Raises ConfigError, and nothing else, whatever is in the file or instead of it."""
-    file = fspath(path)
-    return parse(_text(file), file)
+@dataclass(frozen=True, slots=True)
+class LoadedTemplate:
+    """A valid template, its file and its text."""
+
+    template: Template
+    file: str
+    text: str
 
 
-def parse(text: str, file: str) -> LoadedConfig:
-    """The config in a text; `file` is what errors call it. Raises ConfigError."""
-    places = Places(text)
-    try:
-        root, mistakes = compose(text)
-    except Unreadable as end:
-        raise ConfigError([_mistake(end.mistake, places, file)]) from end
-    problems = [_mistake(mistake, places, file) for mistake in mistakes]
-    if root is None or (isinstance(root, Leaf) and not root.value.text):
-        raise ConfigError(
-            [*problems, Problem(file, 1, 1, "", "is empty", "it needs at least devices.lan and devices.wan")]
-        )
-    places = Places(text, root)
-    value = data(root)
-    try:
-        config = Config.model_validate(value)
-    except ValidationError as error:
-        problems += [_problem(path, fault, places, file) for path, fault in _faults(error, value, places)]
-        raise ConfigError(problems) from error
-    if problems:
-        raise ConfigError(problems)
-    return LoadedConfig(config, places, file)
+def load(path: str | PathLike[str], settings: Settings = NO_SETTINGS) -> LoadedConfig:
+    """The config in the file, or in the template of ours of that name where there is no such file.
+
+    Raises ConfigError, and nothing else, whatever is in the file or instead of it.
+    """
+    file = _file(fspath(path))
+    return parse(read_text(file), file, settings)
 
 
-def _text(file: str) -> str:
-    def refuse(sentence: str, remedy: str = "", line: int | None = None, column: int | None = None) -> ConfigError:
-        return ConfigError([Problem(file, line, column, "", sentence, remedy)])
-
-    try:
-        with FilePath(file).open("rb") as stream:
-            raw = stream.read(MAX_BYTES + 1)
-    except FileNotFoundError:
-        raise refuse("no such file") from None
-    except IsADirectoryError:
-        raise refuse("is a directory, not a file") from None
-    except PermissionError:
-        raise refuse("may not be read: permission denied", "run as a user who may, or change its mode") from None
-    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
-        raise refuse(f"cannot be read: {getattr(error, 'strerror', None) or error}") from None
-    if len(raw) > MAX_BYTES:
-        raise refuse(f"is larger than {MAX_BYTES >> 20} MiB", "is it a config at all?", 1, 1)
-    raw = raw.removeprefix(b"\xef\xbb\xbf")
-    try:
-        return raw.decode()
-    except UnicodeDecodeError as error:
-        before = raw[: error.start].decode()
-        line, column = Places(before).at(len(before))
-        raise refuse(f"is not UTF-8: byte 0x{raw[error.start]:02x} here", "save it as UTF-8", line, column) from None
+def parse(text: str, file: str, settings: Settings = NO_SETTINGS) -> LoadedConfig:
+    """The config in a text; `file` is what errors call it, and where other files are looked for. Raises ConfigError."""
+    sources = Sources()
+    tree = sources.tree(text, file, _NEEDS)
+    if is_template(tree):
+        tree = expand(tree, settings, sources)
+    else:
+        for name, value in settings.items():
+            remedy = "change the file, or use a template"
+            sources.complain(tree.of(()), str(Typed(name, value)), "a config has no parameters", remedy)
+        tree = _with_templates(tree, file, sources)
+    config = validated(Config, tree, sources)
+    if config is None or sources.problems:
+        raise ConfigError(sources.problems)
+    return LoadedConfig(config, tree, file)
 
 
-def _mistake(mistake: Mistake, places: Places, file: str) -> Problem:
-    line, column = places.at(mistake.start)
-    return Problem(file, line, column, mistake.object, mistake.sentence, mistake.remedy)
+def load_template(path: str | PathLike[str]) -> LoadedTemplate:
+    """The template in the file, or the one of ours of that name, as it stands. Raises ConfigError."""
+    file = _file(fspath(path))
+    text, sources = read_text(file), Sources()
+    template = validated(Template, sources.tree(text, file, "it needs template, description and config"), sources)
+    if template is None or sources.problems:
+        raise ConfigError(sources.problems)
+    return LoadedTemplate(template, file, text)
 
 
-def _problem(path: Path, fault: Fault, places: Places, file: str) -> Problem:
-    key = bool(path) and path[-1] == "[key]"
-    path = path[:-1] if key else path
-    line, column = places.of(path, key=key)
-    return Problem(file, line, column, dotted(path), fault.sentence, fault.remedy)
+def _file(word: str) -> str:
+    ours = None if is_path(word) else named(word)
+    return word if ours is None or FilePath(word).exists() else str(ours)
 
 
-def _faults(error: ValidationError, value: object, places: Places) -> list[tuple[Path, Fault]]:
-    faults = [
-        fault for entry in error.errors(include_url=False) for fault in _said(cast(dict[str, Any], entry), places)
+def _with_templates(own: Tree, file: str, sources: Sources) -> Tree:
+    """The config with the templates that it uses. Raises ConfigError where it does not say which these are."""
+    uses = own.get(("use",))
+    if not isinstance(own.root, Entries) or uses is None or nothing(uses):
+        return own
+    if validated(Uses, Tree(Entries(own.root.start, {"use": own.root.items["use"]}), own.places), sources) is None:
+        raise ConfigError(sources.problems)
+    found = [
+        _used(own, ("use", at), file, sources) for at in range(len(uses.items) if isinstance(uses, Listing) else 0)
     ]
-    # Tunnels are compared with each other only once each is valid: compare those that are.
-    bad = {path[1] for path, _ in faults if len(path) > 1 and path[0] == "tunnels"}
-    tunnels = value.get("tunnels") if isinstance(value, Mapping) else None
-    if bad and isinstance(tunnels, Mapping):
-        try:
-            TypeAdapter(Tunnels).validate_python({name: one for name, one in tunnels.items() if name not in bad})
-        except ValidationError as among:
-            for entry in among.errors(include_url=False):
-                faults += [(("tunnels", *path), fault) for path, fault in _said(cast(dict[str, Any], entry), places)]
-    return faults
+    templates = [tree for tree in found if tree is not None]
+    if len(templates) < len(found):
+        raise ConfigError(sources.problems)
+    return merge(own, templates, sources)
 
 
-def _said(entry: dict[str, Any], places: Places) -> list[tuple[Path, Fault]]:
-    """One of pydantic's errors in our words. Those of our own validators have them already."""
-    path: Path = entry["loc"]
-    match entry["type"]:
-        case "value_error" if isinstance(fault := entry["ctx"]["error"], Faulty):
-            return [((*path, *one.path), Fault(one.sentence, one.remedy)) for one in fault.faults]
-        case "missing":
-            return [(path, Fault("has no value" if places.has(path) else "missing", example(path)))]
-        case "extra_forbidden":
-            return [((*path, "[key]"), Fault("unknown key", meant(path)))]
-    return [(path, Fault(str(entry["msg"])))]
+def _used(own: Tree, path: Path, file: str, sources: Sources) -> Tree | None:
+    """The config of one template, its parameters filled in; None where there is no such template."""
+    name, given = own.get((*path, "template")), own.get((*path, "set"))
+    word = name.value.text if isinstance(name, Leaf) else ""
+    template = _template(word, own, (*path, "template"), file, sources)
+    if template is None:
+        return None
+    values: dict[str, Node] = {}
+    if isinstance(given, Entries):
+        values = {key: node for key, (_, node) in given.items.items()}
+    return expand(template, Given(word, own, path, values), sources)
+
+
+def _template(word: str, own: Tree, path: Path, file: str, sources: Sources) -> Tree | None:
+    found = FilePath(file).parent / word if is_path(word) else named(word)
+    if found is None:
+        fault = Fault(f"{quoted(word)} is not the name of a template", instead(word, names()))
+        sources.blame(own, path, fault)
+        return None
+    try:
+        text = read_text(str(found))
+    except ConfigError as error:
+        for problem in error.problems:
+            sources.blame(own, path, Fault(f"{quoted(str(found))}: {problem.sentence}", problem.remedy))
+        return None
+    tree = sources.tree(text, str(found), "it needs template, description and config")
+    if not is_template(tree):
+        sources.blame(
+            own, path, Fault(f"{quoted(str(found))} is a config, not a template", "copy from it what you need")
+        )
+        return None
+    return tree

@@ -30,10 +30,16 @@ class Problem:
 
 
 class ConfigError(UsageError):
-    """A config file that cannot be used, with everything that is wrong in it, in the order of the file."""
+    """A config file that cannot be used, with everything that is wrong in it, in the order of the file.
+
+    Where it is put together from several files, theirs come in the order in which they were read.
+    """
 
     def __init__(self, problems: Iterable[Problem]) -> None:
-        self.problems = tuple(sorted(problems, key=lambda problem: (problem.line or 0, problem.column or 0)))
+        found = list(problems)
+        files = list(dict.fromkeys(problem.file for problem in found))
+        order = {file: at for at, file in enumerate(files)}
+        self.problems = tuple(sorted(found, key=lambda one: (order[one.file], one.line or 0, one.column or 0)))
         super().__init__("\n".join(str(problem) for problem in self.problems))
 
 

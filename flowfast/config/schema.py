@@ -6,12 +6,13 @@ much to say have a file of their own: tunnels.py, offload.py.
 """
 
 from enum import StrEnum
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import Field, PlainValidator, WithJsonSchema
 from pydantic import model_validator as validator
 
 from flowfast.config.offload import Exclude, Mode, Offload, Protocol
+from flowfast.config.parameters import UseList
 from flowfast.config.problem import Fault, Faulty
 from flowfast.config.section import SOME, Section
 from flowfast.config.selectors import DeviceSelector, same
@@ -28,7 +29,6 @@ __all__ = [
     "Section",
     "Tunnel",
     "Tunnels",
-    "json_schema",
 ]
 
 
@@ -120,6 +120,7 @@ class Config(Section):
         WithJsonSchema({"type": "integer", "const": 1}),
         Field(description="Version of this format. A file that does not say is of version 1."),
     ] = 1
+    use: UseList = ()
     devices: Annotated[
         Devices,
         Field(
@@ -187,9 +188,3 @@ class Config(Section):
                 )
             )
         return self
-
-
-def json_schema() -> dict[str, Any]:
-    """The config's JSON Schema (draft 2020-12)."""
-    schema = Config.model_json_schema()
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "title": "flowfast config"}

@@ -24,13 +24,13 @@ class Tunnel(Section):
     local: Annotated[
         tuple[Prefix, ...],
         Field(description="Traffic selectors on our side.", json_schema_extra=SOME_PREFIXES),
-        listed("prefixes", MAX_PREFIXES),
+        listed("prefixes", MAX_PREFIXES, hint="use shorter prefixes"),
         DISTINCT,
     ] = ()
     remote: Annotated[
         tuple[Prefix, ...],
         Field(description="Traffic selectors on the other side.", json_schema_extra=SOME_PREFIXES),
-        listed("prefixes", MAX_PREFIXES),
+        listed("prefixes", MAX_PREFIXES, hint="use shorter prefixes"),
         DISTINCT,
     ] = ()
     peer: Annotated[Address | None, Field(description="Outer address of the other gateway.")] = None

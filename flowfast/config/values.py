@@ -16,7 +16,7 @@ from flowfast.config.problem import Fault, Faulty, faulty, quoted
 from flowfast.config.scalar import Kind, found, scalar
 
 U32 = 0xFFFF_FFFF
-_WHOLE = re.compile(r"[+-]?(0|[1-9][0-9]{0,18})|0x[0-9a-fA-F]{1,16}")
+WHOLE = re.compile(r"[+-]?(0|[1-9][0-9]{0,18})|0x[0-9a-fA-F]{1,16}")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
 
 _Item = TypeVar("_Item", bound=Hashable)
@@ -41,9 +41,9 @@ def whole(value: object, expected: str, low: int, high: int) -> int:
     """A whole number from `low` to `high`, decimal or 0x hexadecimal."""
     one = scalar(value)
     if one is None or one.kind is not Kind.NUMBER:
-        hint = "write it without quotes" if one is not None and _WHOLE.fullmatch(one.text) else ""
+        hint = "write it without quotes" if one is not None and WHOLE.fullmatch(one.text) else ""
         raise faulty(f"expected {expected}, found {found(value)}", hint)
-    if not _WHOLE.fullmatch(one.text):
+    if not WHOLE.fullmatch(one.text):
         raise faulty(f"expected {expected}, found {quoted(one.text)}", "write it in plain decimal digits, or as 0x2a")
     number = int(one.text, 0)
     if not low <= number <= high:
@@ -193,33 +193,34 @@ def choice(kind: type[_Choice], expected: str) -> BeforeValidator:
     return BeforeValidator(read)
 
 
-def listed(what: str, most: int | None = None, *, empty: bool = False) -> BeforeValidator:
-    """A list, at most `most` items long, and at least one unless it may be `empty`."""
-
-    def read(value: object) -> tuple[Any, ...]:
-        if not isinstance(value, list | tuple):
-            one = scalar(value)
-            remedy = f"write [{one.text}]" if one is not None and one.text and len(one.text) < 40 else ""
-            raise faulty(f"expected a list of {what}, found {found(value)}", remedy)
-        if not value and not empty:
-            raise faulty(f"expected a list of {what}, found an empty list")
-        if most is not None and len(value) > most:
-            raise faulty(f"{len(value)} {what}, at most {most} are read", "use shorter prefixes")
-        return tuple(value)
-
-    return BeforeValidator(read)
+def items(value: object, what: str, most: int | None = None, *, hint: str = "", empty: bool = False) -> tuple[Any, ...]:
+    """The items of a list, at most `most` of them (`hint`: else), and at least one unless it may be `empty`."""
+    if not isinstance(value, list | tuple):
+        one = scalar(value)
+        remedy = f"write [{one.text}]" if one is not None and one.text and len(one.text) < 40 else ""
+        raise faulty(f"expected a list of {what}, found {found(value)}", remedy)
+    if not value and not empty:
+        raise faulty(f"expected a list of {what}, found an empty list")
+    if most is not None and len(value) > most:
+        raise faulty(f"{len(value)} {what}, at most {most} are read", hint)
+    return tuple(value)
 
 
-def _distinct(items: tuple[_Item, ...]) -> tuple[_Item, ...]:
+def listed(what: str, most: int | None = None, *, hint: str = "", empty: bool = False) -> BeforeValidator:
+    """A list, read as items() does."""
+    return BeforeValidator(lambda value: items(value, what, most, hint=hint, empty=empty))
+
+
+def _distinct(given: tuple[_Item, ...]) -> tuple[_Item, ...]:
     first: dict[_Item, int] = {}
     faults = []
-    for index, item in enumerate(items):
+    for index, item in enumerate(given):
         if item in first:
             faults.append(Fault(f"{item} is in the list already", "keep one of them", (index,)))
         first.setdefault(item, index)
     if faults:
         raise Faulty(*faults)
-    return items
+    return given
 
 
 def _text(**schema: object) -> WithJsonSchema:

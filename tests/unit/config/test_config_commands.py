@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import jsonschema
 import pytest
@@ -13,9 +14,11 @@ from click.testing import CliRunner
 from flowfast.cli.check import check
 from flowfast.cli.schema import schema
 from flowfast.config.hints import keys
+from flowfast.config.json_schema import config_schema, template_schema
 from flowfast.config.load import load
 from flowfast.config.problem import dotted
-from flowfast.config.schema import json_schema
+from flowfast.config.schema import Config
+from flowfast.config.tree import plain
 
 ROOT = Path(__file__).parents[3]
 RULES = sorted((ROOT / "rules").glob("*.yaml"))
@@ -65,16 +68,17 @@ def test_check_json_of_a_right_file_is_an_empty_list() -> None:
     assert (result.exit_code, json.loads(result.stdout)) == (0, [])
 
 
-def test_schema_prints_the_schema() -> None:
-    result = CliRunner().invoke(schema, [])
+@pytest.mark.parametrize(("option", "expected"), [([], config_schema()), (["--template"], template_schema())])
+def test_schema_prints_the_schema(option: list[str], expected: dict[str, object]) -> None:
+    result = CliRunner().invoke(schema, option)
     assert result.exit_code == 0
-    assert json.loads(result.stdout) == json_schema()
+    assert json.loads(result.stdout) == expected
 
 
-def test_the_schema_is_a_schema_and_every_key_is_described() -> None:
-    found = json_schema()
+@pytest.mark.parametrize("found", [config_schema(), template_schema()], ids=["config", "template"])
+def test_the_schema_is_a_schema_and_every_key_is_described(found: dict[str, Any]) -> None:
     jsonschema.Draft202012Validator.check_schema(found)
-    sections = [found, *found["$defs"].values()]
+    sections = [found, *(part for part in found["$defs"].values() if "enum" not in part)]
     for section in sections:
         assert section["description"]
         for name, field in section.get("properties", {}).items():
@@ -83,8 +87,53 @@ def test_the_schema_is_a_schema_and_every_key_is_described() -> None:
 
 
 @pytest.mark.parametrize("path", RULES, ids=lambda path: path.name)
-def test_the_schema_takes_every_example(path: Path) -> None:
-    jsonschema.validate(yaml.safe_load(path.read_text()), json_schema(), cls=jsonschema.Draft202012Validator)
+def test_the_schemas_take_every_template_and_what_becomes_of_it(path: Path) -> None:
+    jsonschema.validate(yaml.safe_load(path.read_text()), template_schema(), cls=jsonschema.Draft202012Validator)
+    expanded = plain(load(path).tree.root)
+    jsonschema.validate(expanded, config_schema(), cls=jsonschema.Draft202012Validator)
+
+
+@pytest.mark.parametrize(
+    ("text", "takes"),
+    [
+        ("use: [{template: plain-router}]", True),
+        ("use: [{template: plain-router, set: {wan: [a]}}]\ndevices: {wan: [b]}", True),
+        ("devices: {lan: [{driver: 'mlx5*'}], wan: [{feature: esp-hw-offload}]}", True),
+        ("use: [{set: {wan: [a]}}]", False),
+        ("use: [plain-router]", False),
+        ("devices: {wan: [b]}", False),
+        ("devices: {lan: [{drvier: x}], wan: [b]}", False),
+        ("devices: {lan: [{}], wan: [b]}", False),
+        ("devices: {lan: [a], wan: [b]}\noffload: {dscp: [af44]}", False),
+        ("devices: {lan: [a], wan: [b]}\noffload: {ports: [0]}", False),
+        ("devices: {lan: [a], wan: [b]}\nexclude: {marks: [x]}", False),
+    ],
+)
+def test_the_schema_and_load_agree(text: str, takes: bool, tmp_path: Path) -> None:
+    assert jsonschema.Draft202012Validator(config_schema()).is_valid(yaml.safe_load(text)) is takes
+    assert (CliRunner().invoke(check, [written(tmp_path, text)]).exit_code == 0) is takes
+
+
+HEADER = "template: t\ndescription: d\n"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "config: {devices: {lan: [a], wan: [b]}}",
+        HEADER + "config: {}",
+        HEADER + "config: {devices: {lan: a, wan: [b]}}",
+        HEADER + "config: {devices: {lan: [a], wan: [b]}, offlaod: $x}",
+        HEADER + "config: {use: [], devices: {lan: [a], wan: [b]}}",
+        HEADER
+        + "parameters: {A: {type: string, description: d, default: a}}\nconfig: {devices: {lan: [$A], wan: [b]}}",
+        HEADER + "parameters: {a: {type: text, description: d, default: a}}\nconfig: {devices: {lan: [$a], wan: [b]}}",
+        HEADER + "parameters: {a: {type: string, default: a}}\nconfig: {devices: {lan: [$a], wan: [b]}}",
+    ],
+)
+def test_the_schema_of_templates_refuses_what_load_refuses(text: str, tmp_path: Path) -> None:
+    assert not jsonschema.Draft202012Validator(template_schema()).is_valid(yaml.safe_load(text))
+    assert CliRunner().invoke(check, [written(tmp_path, text)]).exit_code == 2
 
 
 @pytest.mark.parametrize(
@@ -102,7 +151,7 @@ def test_the_schema_takes_every_example(path: Path) -> None:
 )
 def test_the_schema_refuses_what_load_refuses(text: str, tmp_path: Path) -> None:
     with pytest.raises(jsonschema.ValidationError):
-        jsonschema.validate(yaml.safe_load(text), json_schema(), cls=jsonschema.Draft202012Validator)
+        jsonschema.validate(yaml.safe_load(text), config_schema(), cls=jsonschema.Draft202012Validator)
     assert CliRunner().invoke(check, [written(tmp_path, text)]).exit_code == 2
 
 
@@ -118,13 +167,13 @@ def reference() -> str:
     return (ROOT / "docs" / "config.md").read_text()
 
 
-@pytest.mark.parametrize("path", list(keys()), ids=dotted)
+@pytest.mark.parametrize("path", list(keys(Config)), ids=dotted)
 def test_the_reference_has_every_key_under_a_heading(path: tuple[str, ...]) -> None:
     assert f"# `{dotted(path)}`" in reference()
 
 
 def test_every_heading_of_the_reference_is_a_key_and_has_an_example() -> None:
-    known = {dotted(path) for path in keys()}
+    known = {dotted(path) for path in keys(Config)}
     for part in reference().split("# `")[1:]:
         name, _, body = part.partition("`")
         assert name in known
@@ -135,5 +184,7 @@ def test_every_example_of_the_reference_loads(tmp_path: Path) -> None:
     examples = [part.partition("```")[0] for part in reference().split("```yaml\n")[1:]]
     assert len(examples) > 20
     for example in examples:
-        text = example if "devices:" in example else "devices: {lan: [lan0], wan: [wan0]}\n" + example
+        text = (
+            example if "devices:" in example or "use:" in example else "devices: {lan: [lan0], wan: [wan0]}\n" + example
+        )
         assert load(written(tmp_path, text)).config.devices.lan

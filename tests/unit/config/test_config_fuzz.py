@@ -12,12 +12,14 @@ from hypothesis import strategies as st
 from flowfast.config.compose import Unreadable, compose
 from flowfast.config.hints import keys
 from flowfast.config.load import load, parse
+from flowfast.config.parameters import Template
 from flowfast.config.problem import ConfigError, dotted
+from flowfast.config.schema import Config
 from flowfast.config.tree import Entries, Leaf, Listing, Node
 
 RULES = [path.read_text() for path in sorted((Path(__file__).parents[3] / "rules").glob("*.yaml"))]
 UNHURRIED = settings(deadline=None)  # a busy machine is no mistake of ours
-KEYS = sorted({key for path in keys() for key in path if isinstance(key, str)})
+KEYS = sorted({key for model in (Config, Template) for path in keys(model) for key in path if isinstance(key, str)})
 YAMLISH = st.text(st.sampled_from("ab0:-?,[]{}#&*!|>'\"%@` \n\t\r.~<=/é\u2028\x85\ufeff"), max_size=60)
 WORDS = st.sampled_from(
     [
@@ -165,6 +167,6 @@ def test_a_path_is_always_one_printable_line(path: list[str | int]) -> None:
 
 
 def test_the_judge_is_not_blind(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("flowfast.config.load.compose", lambda _: 1 / 0)
+    monkeypatch.setattr("flowfast.config.sources.compose", lambda *_, **__: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         judge("a: b")

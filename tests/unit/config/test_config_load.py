@@ -7,9 +7,10 @@ import pytest
 import yaml
 
 from flowfast.config.compose import compose
-from flowfast.config.load import MAX_BYTES, LoadedConfig, load, parse
+from flowfast.config.load import LoadedConfig, load, parse
 from flowfast.config.problem import ConfigError
 from flowfast.config.schema import Accounting, Mode, Protocol
+from flowfast.config.sources import MAX_BYTES
 from flowfast.config.traffic import Mark, Ports
 from flowfast.model.errors import UsageError
 

@@ -121,7 +121,7 @@ def test_the_issues_four_mistakes_are_one_line_each() -> None:
         ("devices: lan0", "c.yaml:1:10: devices: expected a mapping with the keys lan, wan, found text"),
         (
             "- lan0",
-            "c.yaml:1:1: expected a mapping with the keys version, devices, tunnels, defaults, offload, exclude, "
+            "c.yaml:1:1: expected a mapping with the keys version, use, devices, tunnels, defaults, offload, exclude, "
             "notrack, accounting, underlay_netns, exporter, loop, found a list",
         ),
     ],
