@@ -17,6 +17,7 @@ COMMANDS = {
     "run": ("run", "Keep the router as the config says, and export metrics."),
     "status": ("status", "Show tunnels, their paths and what they carried."),
     "doctor": ("doctor", "Say what this router can do, what is missing, and the remedy."),
+    "rules": ("rules", "Templates: configs to start from."),
     "schema": ("schema", "Print the JSON Schema of the config, for editors."),
     "lab": ("lab", "A guest with a real kernel."),
     "demo": ("demo", "Real IPsec on a real kernel: full path against fast path."),

@@ -1,13 +1,14 @@
 """What the commands share: the config argument, the real kernel, and the first look at the router."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import click
 
+from flowfast.cli.settings import set_option
 from flowfast.config.devices import check_devices
-from flowfast.config.load import LoadedConfig, load
+from flowfast.config.load import NO_SETTINGS, LoadedConfig, load
 from flowfast.config.problem import ConfigError
 from flowfast.kernel import Kernel
 from flowfast.kernel.real import real_kernel
@@ -23,8 +24,9 @@ Decorated = Callable[..., Any]
 
 
 def config_argument(command: Decorated) -> Decorated:
-    """CONFIG, by default the one of this router."""
-    return click.argument("config", type=click.Path(), default=CONFIG, envvar="FLOWFAST_CONFIG")(command)
+    """CONFIG, by default the one of this router, and --set for a template's parameters (keyword `settings`)."""
+    argument = click.argument("config", type=click.Path(), default=CONFIG, envvar="FLOWFAST_CONFIG")
+    return argument(set_option(command))
 
 
 def json_option(command: Decorated) -> Decorated:
@@ -48,14 +50,25 @@ class Router:
     desired: Desired
 
 
-async def router(path: str) -> Router:
-    """Loads, checks, probes, observes and plans. Raises ConfigError for a config that does not fit this router."""
-    loaded = load(path)
-    kernel = real_kernel()
+async def fit(loaded: LoadedConfig, kernel: Kernel) -> None:
+    """Raises Unavailable without privileges, ConfigError for a config that names devices which are not there."""
     need_root(kernel)
-    problems = check_devices(loaded, [link.name for link in await kernel.links.links()])
+    links = await kernel.links.links()
+    problems = check_devices(
+        loaded,
+        [link.name for link in links],
+        drivers={link.name: link.driver for link in links},
+        features={link.name: link.features for link in links},
+    )
     if problems:
         raise ConfigError(problems)
+
+
+async def router(path: str, settings: Mapping[str, str] = NO_SETTINGS) -> Router:
+    """Loads, checks, probes, observes and plans. Raises ConfigError for a config that does not fit this router."""
+    loaded = load(path, settings)
+    kernel = real_kernel()
+    await fit(loaded, kernel)
     features = await kernel.probe.features()
     state = await observe(kernel, features, loaded.config.underlay_netns)
     return Router(loaded, kernel, state, plan(state, loaded.config))

@@ -18,9 +18,9 @@ from flowfast.plan.diff import diff
 @json_option
 @click.option("--nft", "as_nft", is_flag=True, help="Print the transaction in nft's own syntax.")
 @click.option("--detailed-exitcode", is_flag=True, help="Exit 0: nothing to do, 2: changes, 1: error.")
-def plan(config: str, as_json: bool, as_nft: bool, detailed_exitcode: bool) -> None:
+def plan(config: str, settings: dict[str, str], as_json: bool, as_nft: bool, detailed_exitcode: bool) -> None:
     """Show every step from what the kernel holds to what CONFIG asks for, and the path of every tunnel."""
-    found = asyncio.run(router(config))
+    found = asyncio.run(router(config, settings))
     steps = diff(found.desired.ruleset, found.state.ruleset)
     if as_json:
         click.echo(json.dumps(plan_json(found.desired, steps), indent=2))

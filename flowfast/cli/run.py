@@ -7,11 +7,9 @@ import signal
 
 import click
 
-from flowfast.cli.common import config_argument, need_root
+from flowfast.cli.common import config_argument, fit
 from flowfast.cli.lock import only_one
-from flowfast.config.devices import check_devices
 from flowfast.config.load import LoadedConfig, load
-from flowfast.config.problem import ConfigError
 from flowfast.controller import Controller
 from flowfast.kernel.real import real_kernel
 from flowfast.metrics.exporter import Exporter
@@ -20,20 +18,17 @@ from flowfast.metrics.exporter import Exporter
 @click.command("run")
 @config_argument
 @click.option("-v", "--verbose", is_flag=True, help="Log what is looked at, too.")
-def run(config: str, verbose: bool) -> None:
+def run(config: str, settings: dict[str, str], verbose: bool) -> None:
     """Keep the router as CONFIG says and export metrics. Stopping leaves the router as it is: fast."""
     logging.basicConfig(level=logging.DEBUG if verbose else logging.INFO, format="%(levelname)s %(name)s: %(message)s")
-    loaded = load(config)
+    loaded = load(config, settings)
     with only_one():
         asyncio.run(_run(loaded))
 
 
 async def _run(loaded: LoadedConfig) -> None:
     kernel = real_kernel()
-    need_root(kernel)
-    problems = check_devices(loaded, [link.name for link in await kernel.links.links()])
-    if problems:
-        raise ConfigError(problems)
+    await fit(loaded, kernel)
     config = loaded.config
     features = await kernel.probe.features()
     with contextlib.ExitStack() as stack:

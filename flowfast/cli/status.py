@@ -44,9 +44,9 @@ class _Seen:
 @json_option
 @click.option("--sa", "with_sas", is_flag=True, help="A line for each SA, too.")
 @click.option("--seconds", type=click.FloatRange(0.1), default=1.0, show_default=True, help="How long to measure.")
-def status(config: str, as_json: bool, with_sas: bool, seconds: float) -> None:
+def status(config: str, settings: dict[str, str], as_json: bool, with_sas: bool, seconds: float) -> None:
     """Show every tunnel, the path of each direction and why, throughput and share on the flowtable now."""
-    seen = asyncio.run(_look(config, seconds))
+    seen = asyncio.run(_look(config, settings, seconds))
     if as_json:
         click.echo(json.dumps(_json(seen), indent=2))
         return
@@ -66,8 +66,8 @@ def status(config: str, as_json: bool, with_sas: bool, seconds: float) -> None:
         out.print(sas)
 
 
-async def _look(config: str, seconds: float) -> _Seen:
-    found = await router(config)
+async def _look(config: str, settings: dict[str, str], seconds: float) -> _Seen:
+    found = await router(config, settings)
     ledger, paths, netns = Ledger(), PathBytes(), found.loaded.config.underlay_netns
     looks = []
     for wait in (0.0, seconds):
