@@ -29,8 +29,8 @@ def config_schema() -> Schema:
 
 
 def template_schema() -> Schema:
-    """What a template may say: its header, and a config in which any value may be the name of a parameter."""
-    header, config = Template.model_json_schema(), Config.model_json_schema()
+    """What a template may say: its header, and part of a config, in which any value may be the name of a parameter."""
+    header, config = Template.model_json_schema(), _without_required(Config.model_json_schema())
     parts = config.pop("$defs")
     config["properties"].pop("use")
     parts.pop("Use")
@@ -43,6 +43,7 @@ def template_schema() -> Schema:
 
 
 def _without_required(schema: Schema) -> Schema:
+    """Without what may come from another template."""
     parts = {name: {**part} for name, part in schema["$defs"].items()}
     parts["Devices"].pop("required")
     return {**{key: value for key, value in schema.items() if key != "required"}, "$defs": parts}

@@ -131,12 +131,10 @@ def _template(word: str, own: Tree, path: Path, file: str, sources: Sources) -> 
         text = read_text(str(found))
     except ConfigError as error:
         for problem in error.problems:
-            sources.blame(own, path, Fault(f"{quoted(str(found))}: {problem.sentence}", problem.remedy))
+            sources.blame(own, path, Fault(f"{quoted(word)}: {problem.sentence}", problem.remedy))
         return None
     tree = sources.tree(text, str(found), "it needs template, description and config")
     if not is_template(tree):
-        sources.blame(
-            own, path, Fault(f"{quoted(str(found))} is a config, not a template", "copy from it what you need")
-        )
+        sources.blame(own, path, Fault(f"{quoted(word)} is a config, not a template", "copy from it what you need"))
         return None
     return tree

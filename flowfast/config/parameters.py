@@ -153,9 +153,11 @@ class Parameter(Section):
 
     @validator(mode="after")
     def _complete(self) -> "Parameter":
-        if (self.type is Type.CHOICE) is not bool(self.choices):
-            sentence = "missing, a choice has some" if not self.choices else f"a parameter of type {self.type} has none"
-            raise Faulty(Fault(sentence, "as choices: [guarded, outbound-only]", ("choices",)))
+        if self.type is Type.CHOICE and not self.choices:
+            fault = Fault("missing, a choice has some", "as choices: [guarded, outbound-only]", ("choices",))
+            raise Faulty(fault)
+        if self.choices and self.type is not Type.CHOICE:
+            raise Faulty(Fault(f"a parameter of type {self.type} has none", "leave them out", ("choices",)))
         if self.required and self.has_default:
             raise Faulty(Fault("of no use where a value is required", "keep one of the two", ("default",)))
         if not {"default", "required"} & self.model_fields_set:

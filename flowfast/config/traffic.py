@@ -12,9 +12,8 @@ from typing import Annotated, NamedTuple
 from pydantic import AfterValidator, PlainSerializer, PlainValidator, WithJsonSchema
 
 from flowfast.config.problem import faulty, quoted
-from flowfast.config.values import U32, is_glob, whole, words
+from flowfast.config.values import U32, is_glob, is_number, whole, words
 
-_DIGITS = re.compile(r"0|[1-9][0-9]{0,9}")
 _PORTS = re.compile(r"([1-9][0-9]{0,4})(?:-([1-9][0-9]{0,4}))?")
 _NUMBER = r"(0|[1-9][0-9]{0,9}|0x[0-9a-fA-F]{1,8})"
 _MARK = re.compile(rf"{_NUMBER}(?:/{_NUMBER})?")
@@ -57,7 +56,10 @@ def ports(value: object) -> Ports:
     """A port, or a range of them as "5000-5100"."""
     if isinstance(value, Ports):
         return value
-    text = words(value, "a port or a range of ports", loose=True)
+    if is_number(value):
+        port = whole(value, "a port", 1, 65535)
+        return Ports(port, port)
+    text = words(value, "a port or a range of ports")
     parts = _PORTS.fullmatch(text)
     if parts is None or int(parts[1]) > 65535 or int(parts[2] or 0) > 65535:
         raise faulty(f"{quoted(text)} is not a port or a range of ports", "from 1 to 65535, such as 443 or 5000-5100")
@@ -87,11 +89,11 @@ def mark(value: object) -> Mark:
 
 def dscp(value: object) -> int:
     """A DSCP value, by name or by number."""
-    text = words(value, "a DSCP value", loose=True)
+    if is_number(value):
+        return whole(value, "a DSCP value", 0, 63)
+    text = words(value, "a DSCP value")
     if (known := DSCP_NAMES.get(text.lower())) is not None:
         return known
-    if _DIGITS.fullmatch(text) and int(text) <= 63:
-        return int(text)
     raise faulty(f"{quoted(text)} is not a DSCP value", "a number from 0 to 63, or a name such as ef, af41, cs1")
 
 

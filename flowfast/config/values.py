@@ -37,6 +37,12 @@ def words(value: object, expected: str, *, loose: bool = False) -> str:
     raise faulty(f"expected {expected}, found {found(value)}", remedy)
 
 
+def is_number(value: object) -> bool:
+    """True for what YAML takes for a number, which then has to be one."""
+    one = scalar(value)
+    return one is not None and one.kind is Kind.NUMBER
+
+
 def whole(value: object, expected: str, low: int, high: int) -> int:
     """A whole number from `low` to `high`, decimal or 0x hexadecimal."""
     one = scalar(value)

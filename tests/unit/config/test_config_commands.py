@@ -121,7 +121,7 @@ HEADER = "template: t\ndescription: d\n"
     "text",
     [
         "config: {devices: {lan: [a], wan: [b]}}",
-        HEADER + "config: {}",
+        HEADER + "config: 3",
         HEADER + "config: {devices: {lan: a, wan: [b]}}",
         HEADER + "config: {devices: {lan: [a], wan: [b]}, offlaod: $x}",
         HEADER + "config: {use: [], devices: {lan: [a], wan: [b]}}",

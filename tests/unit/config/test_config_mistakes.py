@@ -244,8 +244,11 @@ def test_mistakes_elsewhere(rest: str, line: str) -> None:
 @pytest.mark.parametrize(
     ("rest", "line"),
     [
-        ("offload: {ports: [0]}", 'c.yaml:2:19: offload.ports[0]: "0" is not a port or a range of ports '
-         "(from 1 to 65535, such as 443 or 5000-5100)"),
+        ("offload: {ports: [0]}", "c.yaml:2:19: offload.ports[0]: 0 is out of range, expected a port from 1 to 65535"),
+        ("offload: {ports: [0443]}", 'c.yaml:2:19: offload.ports[0]: expected a port, found "0443" '
+         "(write it in plain decimal digits, or as 0x2a)"),
+        ("offload: {dscp: [64]}",
+         "c.yaml:2:18: offload.dscp[0]: 64 is out of range, expected a DSCP value from 0 to 63"),
         ("offload: {ports: [1-70000]}", 'c.yaml:2:19: offload.ports[0]: "1-70000" is not a port or a range of ports '
          "(from 1 to 65535, such as 443 or 5000-5100)"),
         ("offload: {ports: [5100-5000]}", "c.yaml:2:19: offload.ports[0]: the range 5100-5000 ends before it begins "
