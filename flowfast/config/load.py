@@ -21,6 +21,7 @@ Settings = Mapping[str, str]
 
 NO_SETTINGS: Settings = {}
 _NEEDS = "it needs at least devices.lan and devices.wan"
+_TEMPLATE_NEEDS = "it needs template, description and config"
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +82,11 @@ def load_template(path: str | PathLike[str]) -> LoadedTemplate:
     """The template in the file, or the one of ours of that name, as it stands. Raises ConfigError."""
     file = _file(fspath(path))
     text, sources = read_text(file), Sources()
-    template = validated(Template, sources.tree(text, file, "it needs template, description and config"), sources)
+    tree = sources.tree(text, file, _TEMPLATE_NEEDS)
+    if not is_template(tree):
+        sources.complain(tree.of(()), "", "is a config, not a template", "`flowfast check` reads it")
+        sources.stop()
+    template = validated(Template, tree, sources)
     if template is None or sources.problems:
         raise ConfigError(sources.problems)
     return LoadedTemplate(template, file, text)
@@ -133,7 +138,7 @@ def _template(word: str, own: Tree, path: Path, file: str, sources: Sources) -> 
         for problem in error.problems:
             sources.blame(own, path, Fault(f"{quoted(word)}: {problem.sentence}", problem.remedy))
         return None
-    tree = sources.tree(text, str(found), "it needs template, description and config")
+    tree = sources.tree(text, str(found), _TEMPLATE_NEEDS)
     if not is_template(tree):
         sources.blame(own, path, Fault(f"{quoted(word)} is a config, not a template", "copy from it what you need"))
         return None

@@ -187,7 +187,7 @@ def test_a_mistake_in_the_template_is_said_of_the_template(folder: Path) -> None
     assert lines(folder, BOTH) == [
         "a.yaml:8:39: offload.ports[1]: 70000 is out of range, expected a port from 1 to 65535"
     ]
-    (folder / "a.yaml").write_text(A + "\t")
+    (folder / "a.yaml").write_text(A + "\tx: 1\n")
     assert lines(folder, BOTH) == ["a.yaml:12:1: not valid YAML: a tab in the indentation (use spaces)"]
     (folder / "a.yaml").write_text("")
     assert lines(folder, BOTH) == ["a.yaml:1:1: is empty (it needs template, description and config)"]
