@@ -4,9 +4,17 @@ import hashlib
 import re
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache
 
 from flowfast.model.reason import Reason
 from flowfast.model.sa import SA
+
+
+@lru_cache(maxsize=65536)
+def identifier(name: str) -> str:
+    """A name as an nft identifier: unchanged where it is one, with a hash where a character had to go."""
+    plain = re.sub(r"[^A-Za-z0-9_.-]", "_", name)
+    return plain if plain == name else f"{plain}_{hashlib.sha256(name.encode()).hexdigest()[:6]}"
 
 
 class Topology(StrEnum):
@@ -56,8 +64,7 @@ class Tunnel:
     @property
     def slug(self) -> str:
         """The name as an nft identifier: unchanged where it is one, with a hash where it had to be changed."""
-        plain = re.sub(r"[^A-Za-z0-9_.-]", "_", self.name)
-        return plain if plain == self.name else f"{plain}_{hashlib.sha256(self.name.encode()).hexdigest()[:6]}"
+        return identifier(self.name)
 
 
 @dataclass(frozen=True, slots=True)

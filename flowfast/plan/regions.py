@@ -38,6 +38,7 @@ def parse(text: str) -> Prefix:
     return int.from_bytes(packed) >> (bits - size) << (bits - size), size
 
 
+@lru_cache(maxsize=65536)
 def text_of(prefix: Prefix, bits: int) -> str:
     """The prefix as nft writes it: a host without its length. `bits` is 32 or 128."""
     address = inet_ntop(AF_INET6 if bits == 128 else AF_INET, prefix[0].to_bytes(bits // 8))
@@ -129,10 +130,14 @@ class Regions(Generic[Owner]):
 
         Raises TooFragmented, and then nothing was changed.
         """
+        overlapping = list(self.overlapping(pair))
+        if not overlapping:
+            self._place(pair, owner)
+            return
         pieces = [pair]
         absorbed: list[Pair] = []
-        for taken, who in list(self.overlapping(pair)):
-            if who == owner:
+        for taken, who in overlapping:
+            if who is owner or who == owner:
                 if self._covers(taken, pair):
                     return
                 if self._covers(pair, taken):
@@ -144,11 +149,14 @@ class Regions(Generic[Owner]):
         for old in absorbed:
             self._by_src.values[old.src].remove(old.dst)
         for piece in pieces:
-            by_dst = self._by_src.values.get(piece.src)
-            if by_dst is None:
-                by_dst = _Index(self.bits)
-                self._by_src.add(piece.src, by_dst)
-            by_dst.add(piece.dst, owner)
+            self._place(piece, owner)
+
+    def _place(self, piece: Pair, owner: Owner) -> None:
+        by_dst = self._by_src.values.get(piece.src)
+        if by_dst is None:
+            by_dst = _Index(self.bits)
+            self._by_src.add(piece.src, by_dst)
+        by_dst.add(piece.dst, owner)
 
     def _covers(self, outer: Pair, inner: Pair) -> bool:
         return _contains(outer.src, inner.src, self.bits) and _contains(outer.dst, inner.dst, self.bits)

@@ -4,14 +4,12 @@ The cost of a packet does not grow with the number of tunnels, and everything th
 hash of the text tells whether the kernel still holds it. What stands where, and why, is design.md's "The ruleset".
 """
 
-import hashlib
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from flowfast.config.offload import Exclude, Offload
 from flowfast.model.nftables import Chain, Element, Flowtable, Hook, Ruleset, Set, Table, TableState, quoted
-from flowfast.model.tunnel import Topology, Tunnel
+from flowfast.model.tunnel import Topology, Tunnel, identifier
 from flowfast.plan.filters import excluded_sets, filter_rules
 from flowfast.plan.spd import SpdRegions
 
@@ -57,12 +55,6 @@ class Wanted:
     def devices(self) -> frozenset[str]:
         """Everything that the flowtable is hooked on."""
         return self.lan | self.guarded | frozenset(self.interfaces)
-
-
-def identifier(name: str) -> str:
-    """A device name as part of an nft identifier; with a hash where a character had to go."""
-    plain = re.sub(r"[^A-Za-z0-9_.-]", "_", name)
-    return plain if plain == name else f"{plain}_{hashlib.sha256(name.encode()).hexdigest()[:6]}"
 
 
 def build(wanted: Wanted) -> Ruleset:

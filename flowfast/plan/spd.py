@@ -5,9 +5,10 @@ the out direction what leaves through one. A region whose first policy is more t
 (ports, a mark, a bypass) belongs to nobody: neither guarded nor fast, so that the kernel's own checks decide there.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
+from typing import NamedTuple
 
 from flowfast.model.reason import Reason, Severity
 from flowfast.model.sa import Direction, Mode, Policy
@@ -44,31 +45,47 @@ class SpdRegions:
     """False where the guard cannot express the whole SPD: then the WAN must stay out of the flowtable."""
 
 
+class _Entry(NamedTuple):
+    """A policy that works by address: its rectangle as (source, destination), and the tunnel that it asks for."""
+
+    priority: int
+    pair: Pair
+    policy: Policy
+    tunnel: Tunnel | None
+    why_not: str | None
+    """Why it is more than "these prefixes through this tunnel"."""
+
+
 def cut(state: RouterState, tunnels: Iterable[Tunnel], *, counting: bool) -> SpdRegions:
     """Decorrelates the policies that work by address (without if_id). `counting`: tell tunnels apart, too."""
-    by_key = {tunnel.key: tunnel for tunnel in tunnels}
+    entries = _entries(state, {tunnel.key: tunnel for tunnel in tunnels})
     result = SpdRegions()
     for family, bits in BITS.items():
-        inbound = list(_policies(state, Direction.FORWARD, family))
-        _uses(result, inbound, by_key, family, bits)
+        inbound = entries.get((Direction.FORWARD, family), [])
+        _uses(result, inbound, family, bits)
         if counting:
-            result.inbound[family] = _owners(result, inbound, by_key, bits)
-            outbound = list(_policies(state, Direction.OUT, family))
-            result.outbound[family] = _owners(result, outbound, by_key, bits)
+            result.inbound[family] = _owners(result, inbound, bits)
+            result.outbound[family] = _owners(result, entries.get((Direction.OUT, family), []), bits)
     return result
 
 
-def _policies(state: RouterState, direction: Direction, family: int) -> Iterator[Policy]:
-    chosen = (
-        policy
-        for policy in state.policies
+def _entries(state: RouterState, by_key: Mapping[TunnelKey, Tunnel]) -> dict[tuple[Direction, int], list[_Entry]]:
+    """The SPD by direction and family, in the order in which the kernel looks."""
+    found: dict[tuple[Direction, int], list[_Entry]] = {}
+    for policy in state.policies:
         # Type 0 is XFRM_POLICY_TYPE_MAIN. With an if_id a policy only sees the packets of its interface, and a
         # program's own (IKE's bypass) only those of its socket.
-        if (policy.direction, policy.selector.family, policy.type) == (direction, family, 0)
-        and not (policy.if_id or policy.socket)
-    )
-    # The kernel takes the lowest number first, and among equals the older one (xfrm_policy_inexact_lookup, 5.0).
-    return iter(sorted(chosen, key=lambda policy: policy.priority))
+        if policy.direction is Direction.IN or policy.if_id or policy.socket or policy.type:
+            continue
+        selector = policy.selector
+        tunnel = by_key.get(policy_key(policy)) if policy.protects else None
+        pair = Pair(parse(selector.src), parse(selector.dst))
+        entry = _Entry(policy.priority, pair, policy, tunnel, _plain(policy))
+        found.setdefault((policy.direction, selector.family), []).append(entry)
+    for entries in found.values():
+        # The kernel takes the lowest number first, and among equals the older one (xfrm_policy_inexact_lookup, 5.0).
+        entries.sort(key=lambda entry: entry.priority)
+    return found
 
 
 def _plain(policy: Policy) -> str | None:
@@ -81,34 +98,27 @@ def _plain(policy: Policy) -> str | None:
     return None
 
 
-def _uses(
-    result: SpdRegions, policies: list[Policy], by_key: Mapping[TunnelKey, Tunnel], family: int, bits: int
-) -> None:
+def _uses(result: SpdRegions, entries: list[_Entry], family: int, bits: int) -> None:
     regions: Regions[Use] = Regions(bits)
-    for policy in policies:
-        tunnel = by_key.get(policy_key(policy)) if policy.protects else None
-        use = _use(result, policy, tunnel)
+    for entry in entries:
         try:
-            regions.add(Pair(parse(policy.selector.src), parse(policy.selector.dst)), use)
+            regions.add(entry.pair, _use(result, entry))
         except TooFragmented:
-            result.complete = result.complete and use is Use.NOTHING
-            if tunnel is not None:
-                result.refused.setdefault(tunnel.key, _fragmented(tunnel))
-    result.guarded[family], result.fast[family] = [], []
-    for element, use in regions.elements():
-        if use is not Use.NOTHING:
-            result.guarded[family].append(element)
-        if use is Use.FAST:
-            result.fast[family].append(element)
+            result.complete = False
+            if entry.tunnel is not None:
+                result.refused.setdefault(entry.tunnel.key, _fragmented(entry.tunnel))
+    placed = list(regions.elements())
+    result.guarded[family] = [element for element, use in placed if use is not Use.NOTHING]
+    result.fast[family] = [element for element, use in placed if use is Use.FAST]
 
 
-def _use(result: SpdRegions, policy: Policy, tunnel: Tunnel | None) -> Use:
-    why = _plain(policy)
+def _use(result: SpdRegions, entry: _Entry) -> Use:
+    tunnel, why = entry.tunnel, entry.why_not
     if why is not None and tunnel is not None:
         result.refused.setdefault(tunnel.key, Reason("SELECTOR_NOT_PREFIX", tunnel.name, why, severity=Severity.INFO))
-    if why is not None or not policy.protects:
+    if why is not None or not entry.policy.protects:
         return Use.NOTHING
-    template = next(each for each in policy.templates if not each.optional)
+    template = next(each for each in entry.policy.templates if not each.optional)
     if tunnel is not None and template.mode != Mode.TUNNEL:
         result.refused.setdefault(tunnel.key, _mode_reason(tunnel, template.mode))
         return Use.GUARD
@@ -131,15 +141,13 @@ def _fragmented(tunnel: Tunnel) -> Reason:
     )
 
 
-def _owners(
-    result: SpdRegions, policies: list[Policy], by_key: Mapping[TunnelKey, Tunnel], bits: int
-) -> dict[tuple[str, str], Tunnel]:
-    regions: Regions[TunnelKey | None] = Regions(bits)
-    for policy in policies:
-        key = policy_key(policy) if policy.protects and _plain(policy) is None else None
+def _owners(result: SpdRegions, entries: list[_Entry], bits: int) -> dict[tuple[str, str], Tunnel]:
+    regions: Regions[Tunnel | None] = Regions(bits)
+    for entry in entries:
+        owner = entry.tunnel if entry.why_not is None else None
         try:
-            regions.add(Pair(parse(policy.selector.src), parse(policy.selector.dst)), key if key in by_key else None)
+            regions.add(entry.pair, owner)
         except TooFragmented:
-            if key is not None and key in by_key:
-                result.refused.setdefault(key, _fragmented(by_key[key]))
-    return {element: by_key[key] for element, key in regions.elements() if key is not None}
+            if owner is not None:
+                result.refused.setdefault(owner.key, _fragmented(owner))
+    return {element: owner for element, owner in regions.elements() if owner is not None}

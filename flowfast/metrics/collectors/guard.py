@@ -6,7 +6,7 @@ from prometheus_client import Metric
 from prometheus_client.core import CounterMetricFamily
 
 from flowfast.model.snapshot import Snapshot
-from flowfast.plan.ruleset import identifier
+from flowfast.model.tunnel import identifier
 
 _PREFIX = "guard_"
 

@@ -9,8 +9,7 @@ from flowfast.model.reason import Reason, Severity
 from flowfast.model.sa import SA, Counters, Direction, Lifetime, Mode, Offload, Replay, Selector
 from flowfast.model.snapshot import Reconciles, Snapshot, Traffic
 from flowfast.model.state import CounterValue, Feature, Flow, RouterState
-from flowfast.model.tunnel import Path, Selectors, Topology, Tunnel, TunnelKey, TunnelPath
-from flowfast.plan.ruleset import identifier
+from flowfast.model.tunnel import Path, Selectors, Topology, Tunnel, TunnelKey, TunnelPath, identifier
 
 US, PEER = "192.0.2.1", "192.0.2.2"
 ANY = Selector(2, "0.0.0.0/0", "0.0.0.0/0")
