@@ -122,8 +122,11 @@ def hub_and_spokes(
         _hub(built)
         for number, _ in enumerate(ends):
             _spoke(built, number)
-        for family in families if wire == "nic" else ():
-            settle((h0, lan_address(1, family, 1)), *((spoke, wan_address(1, family)) for spoke in ends))
+        if wire == "nic":
+            settle(
+                *((h0, lan_address(1, family, 1)) for family in families),
+                *((spoke, wan_address(1, family)) for spoke in ends for family in families),
+            )
         yield built
 
 

@@ -15,7 +15,8 @@ Section = Mapping[str, "Value | Section | None"]
 class Child:
     """One CHILD_SA configuration: what it protects, from this end's point of view (swanctl.conf(5)).
 
-    `rekey_time` in seconds, 0 for never. `per_cpu_sas` wants strongSwan 6.0.2 and Linux 6.13.
+    `rekey_time` in seconds, 0 for never. `per_cpu_sas` wants strongSwan 6.0.2, Linux 6.13 and `start_action` "trap":
+    the kernel asks for the SA of a CPU when a packet first needs it, and drops packets until it is there.
     """
 
     name: str

@@ -9,6 +9,7 @@ It makes no SAs: flowfast.lab.ike does (strongSwan), or flowfast.lab.manual_keys
 
 import ipaddress
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -206,22 +207,30 @@ def two_gateways(
         _host(built, 2, hosts)
         _gateway(built, 1)
         _gateway(built, 2)
-        for family in families if wire == "nic" else ():
+        if wire == "nic":
             settle(
-                (h1, lan_address(1, family, 1)), (underlay1, wan_address(2, family)), (h2, lan_address(2, family, 1))
+                *((ns, lan_address(side, family, 1)) for ns, side in ((h1, 1), (h2, 2)) for family in families),
+                *((underlay1, wan_address(2, family)) for family in families),
             )
         yield built
 
 
+SETTLE = 20.0
+"""Seconds within which neighbours must answer."""
+
+
 def settle(*neighbours: tuple[Netns, str]) -> None:
     """Waits until neighbours answer: a NIC joins multicast groups a little after it is up; what is earlier is lost."""
-    pings = []
-    for ns, address in neighbours:
-        argv = ["ping", "-q", "-c", "1", "-i", "0.2", "-w", "10", address]
-        pings.append((f"{ns.name}: {address}", ns.popen(argv, stdout=subprocess.DEVNULL)))
-    for what, ping in pings:
-        if ping.wait() != 0:
-            raise LabError(f"{what} does not answer over the emulated NICs")
+    deadline = time.monotonic() + SETTLE
+    waiting = set(neighbours)
+    while waiting:
+        # One packet each: a ping with a deadline gives up at the first "address unreachable".
+        argv = ["ping", "-q", "-c", "1", "-W", "1"]
+        pings = {(ns, address): ns.popen([*argv, address], stdout=subprocess.DEVNULL) for ns, address in waiting}
+        waiting = {neighbour for neighbour, ping in pings.items() if ping.wait() != 0}
+        if waiting and time.monotonic() > deadline:
+            silent = ", ".join(f"{address} from {ns.name}" for ns, address in waiting)
+            raise LabError(f"no answer over the emulated NICs within {SETTLE:g} s: {silent}")
 
 
 def _gateway(built: TwoGateways, side: Literal[1, 2]) -> None:
