@@ -233,6 +233,6 @@ def _hints(case: Case) -> tuple[Reason, ...]:
     if case.size is None and case.mtu is not None:
         sentence = f"packets of more than {case.mtu} bytes take the full path one by one"
         hints.append(Reason("MTU", case.named, sentence, severity=Severity.INFO))
-    sentence = "so do fragments, packets with IP options (or IPv6 extension headers) and those whose TTL ends here"
+    sentence = "so do fragments, IP options, IPv6 extension headers, and packets whose TTL ends here"
     hints.append(Reason("FRAGMENTS_AND_OPTIONS", case.named, sentence, severity=Severity.INFO))
     return tuple(hints)
