@@ -1,0 +1,113 @@
+"""`flowfast show flows|sa|tunnels|devices|policies`: tables of facts, straight from the kernel."""
+
+import asyncio
+import json
+from collections.abc import Iterator, Sequence
+from itertools import islice
+
+import click
+
+from flowfast.cli import facts
+from flowfast.cli.common import json_option
+from flowfast.cli.facts import Column, Row
+from flowfast.cli.output import console, table
+from flowfast.cli.sight import NO_CONFIG, Look, look, optional_config
+from flowfast.config.hints import nearest
+from flowfast.model.errors import UsageError
+from flowfast.model.state import Flow
+
+KINDS: dict[str, Sequence[Column]] = {
+    "flows": facts.FLOWS,
+    "sa": facts.SAS,
+    "tunnels": facts.TUNNELS,
+    "devices": facts.DEVICES,
+    "policies": facts.POLICIES,
+}
+
+
+WIDE = 1000
+"""Columns where there is no terminal: a row stays one line, for grep."""
+
+
+@click.command("show")
+@click.argument("kind", type=click.Choice(list(KINDS)))
+@optional_config
+@click.option("--tunnel", metavar="NAME", help="Only what belongs to this tunnel.")
+@click.option("--offloaded", is_flag=True, help="Of flows only those on a flowtable (the kernel selects them).")
+@click.option("--limit", type=click.IntRange(0), default=100, show_default=True, help="Rows at most; 0: all.")
+@json_option
+def show(
+    *,
+    kind: str,
+    config: str | None,
+    settings: dict[str, str],
+    tunnel: str | None,
+    offloaded: bool,
+    limit: int,
+    as_json: bool,
+) -> None:
+    """List connections, SAs, tunnels, devices or policies as the kernel has them now; never a key.
+
+    Without CONFIG the router's own is taken, if it has one; without any, what only a config says is left out.
+    """
+    if tunnel is not None and kind == "devices":
+        raise UsageError("--tunnel: devices belong to no tunnel (leave it out)")
+    if offloaded and kind != "flows":
+        raise UsageError(f"--offloaded: only flows are on a flowtable, not {kind} (leave it out)")
+    seen, flows = asyncio.run(_ask(config, settings, kind, offloaded))
+    if tunnel is not None:
+        _known(seen, tunnel)
+    rows = [row for row in _rows(seen, kind, flows) if tunnel is None or _of(row, tunnel)]
+    shown = list(islice(rows, limit or None))
+    if as_json:
+        said = {"kind": kind, "config": seen.config is not None, "total": len(rows), "rows": shown}
+        click.echo(json.dumps(said, indent=2))
+        return
+    out, columns = console(), KINDS[kind]
+    if not out.is_terminal:
+        out.width = WIDE
+    listed = table(*(column.head for column in columns))
+    for row in shown:
+        listed.add_row(*(_cell(column, row) for column in columns))
+    out.print(listed if rows else f"No {kind} {'are' if kind.endswith('s') else 'is'} there.")
+    if len(shown) < len(rows):
+        out.print(f"and {len(rows) - len(shown)} more (--limit 0 shows all)")
+    if seen.config is None:
+        out.print(NO_CONFIG, style="dim")
+
+
+async def _ask(config: str | None, settings: dict[str, str], kind: str, offloaded: bool) -> tuple[Look, list[Flow]]:
+    seen = await look(config, settings)
+    return seen, await seen.kernel.conntrack.flows(offloaded=offloaded) if kind == "flows" else []
+
+
+def _known(seen: Look, name: str) -> None:
+    names = [tunnel.name for tunnel in seen.sight.tunnels]
+    if name not in names:
+        near = nearest(name, names)
+        remedy = f'did you mean "{near}"?' if near else "flowfast show tunnels lists them"
+        raise UsageError(f'no tunnel is named "{name}" ({remedy})')
+
+
+def _rows(seen: Look, kind: str, flows: list[Flow]) -> Iterator[Row]:
+    match kind:
+        case "flows":
+            return facts.flow_rows(seen.sight, flows)
+        case "sa":
+            return facts.sa_rows(seen.sight)
+        case "tunnels":
+            return facts.tunnel_rows(seen.sight)
+        case "devices":
+            return facts.device_rows(seen.sight)
+        case _:
+            return facts.policy_rows(seen.sight)
+
+
+def _of(row: Row, tunnel: str) -> bool:
+    tunnels = row.get("tunnels")
+    return tunnel in tunnels if isinstance(tunnels, list) else row.get("tunnel") == tunnel
+
+
+def _cell(column: Column, row: Row) -> str:
+    value = row.get(column.key)
+    return "-" if value is None else column.text(value)
