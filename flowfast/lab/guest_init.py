@@ -89,8 +89,9 @@ wait $out $err
 """
 
 SHELL = """\
-$b stty -F /dev/hvc0 rows {rows} cols {columns}
-TERM={term} $b setsid -c /usr/bin/env -- {command} < /dev/hvc0 > /dev/hvc0 2>&1 3>&-
+export TERM={term}
+# The size after the console is open: opening it sets what QEMU knows, which is nothing.
+$b setsid -c $b sh -c {session} < /dev/hvc0 > /dev/hvc0 2>&1 3>&-
 code=$?
 """
 
@@ -102,7 +103,8 @@ def exec_script(argv: Sequence[str]) -> str:
 
 def shell_script(argv: Sequence[str], rows: int, columns: int, term: str) -> str:
     """Runs `argv` on the console that is the user's terminal."""
-    return SHELL.format(command=shlex.join(argv), rows=rows, columns=columns, term=shlex.quote(term))
+    session = f"/run/lab/busybox stty rows {rows} cols {columns}; exec /usr/bin/env -- {shlex.join(argv)}"
+    return SHELL.format(term=shlex.quote(term), session=shlex.quote(session))
 
 
 def first_files(command: str, share: bool) -> bytes:
