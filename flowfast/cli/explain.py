@@ -84,6 +84,8 @@ def _ends(src: str, dst: str) -> tuple[str, str]:
             found.append(ip_address(text))
         except ValueError:
             raise UsageError(f"{text}: is not an IP address (explain takes two of them)") from None
+        if "%" in text:
+            raise UsageError(f"{text}: an address with a scope stays on its link, and is never forwarded")
     if found[0].version != found[1].version:
         raise UsageError(f"{src} and {dst}: one is IPv4, the other IPv6; a connection has one family")
     return str(found[0]), str(found[1])
@@ -100,10 +102,10 @@ def _protocol(text: str | None) -> int | None:
 
 async def _ask(query: Query, config: str | None, settings: dict[str, str]) -> tuple[Look, list[Answer]]:
     seen = await look(config, settings)
-    answers = reasons_of(query, await seen.kernel.conntrack.flows(), seen.sight)
+    answers = reasons_of(query, await seen.flows(), seen.sight)
     if any(way.sa is None and len(way.sas) > 1 for answer in answers if answer.flow for way in (answer.tx, answer.rx)):
         seen = await with_growth(seen, WATCH_SECONDS)
-        answers = reasons_of(query, await seen.kernel.conntrack.flows(), seen.sight)
+        answers = reasons_of(query, await seen.flows(), seen.sight)
     return seen, answers
 
 
@@ -137,7 +139,7 @@ def _reasons(answer: Answer) -> list[Reason]:
 
 def _conntrack(flow: Flow | None) -> str:
     if flow is None:
-        return "knows no such connection; one would take:"
+        return "shows no such connection; one would take:"
     said = ["HW_OFFLOAD"] if flow.hardware else ["OFFLOAD"] if flow.offloaded else ["no OFFLOAD"]
     if flow.tcp_state is not None:
         said.append(str(_state(flow)))

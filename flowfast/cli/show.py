@@ -6,11 +6,12 @@ from collections.abc import Iterator, Sequence
 from itertools import islice
 
 import click
+from rich.text import Text
 
 from flowfast.cli import facts
 from flowfast.cli.common import json_option
 from flowfast.cli.facts import Column, Row
-from flowfast.cli.output import console, table
+from flowfast.cli.output import console, print_reasons, reason_json, table
 from flowfast.cli.sight import NO_CONFIG, Look, look, optional_config
 from flowfast.config.hints import nearest
 from flowfast.model.errors import UsageError
@@ -61,6 +62,8 @@ def show(
     shown = list(islice(rows, limit or None))
     if as_json:
         said = {"kind": kind, "config": seen.config is not None, "total": len(rows), "rows": shown}
+        if kind == "flows":
+            said["reason"] = reason_json(seen.sight.blind)
         click.echo(json.dumps(said, indent=2))
         return
     out, columns = console(), KINDS[kind]
@@ -72,13 +75,15 @@ def show(
     out.print(listed if rows else f"No {kind} {'are' if kind.endswith('s') else 'is'} there.")
     if len(shown) < len(rows):
         out.print(f"and {len(rows) - len(shown)} more (--limit 0 shows all)")
+    if kind == "flows" and seen.sight.blind is not None:
+        print_reasons(out, [seen.sight.blind])
     if seen.config is None:
         out.print(NO_CONFIG, style="dim")
 
 
 async def _ask(config: str | None, settings: dict[str, str], kind: str, offloaded: bool) -> tuple[Look, list[Flow]]:
     seen = await look(config, settings)
-    return seen, await seen.kernel.conntrack.flows(offloaded=offloaded) if kind == "flows" else []
+    return seen, await seen.flows(offloaded=offloaded) if kind == "flows" else []
 
 
 def _known(seen: Look, name: str) -> None:
@@ -108,6 +113,6 @@ def _of(row: Row, tunnel: str) -> bool:
     return tunnel in tunnels if isinstance(tunnels, list) else row.get("tunnel") == tunnel
 
 
-def _cell(column: Column, row: Row) -> str:
+def _cell(column: Column, row: Row) -> Text:
     value = row.get(column.key)
-    return "-" if value is None else column.text(value)
+    return Text("-" if value is None else column.text(value))  # a str would be searched for markup: [fd00::1]

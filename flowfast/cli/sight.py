@@ -15,6 +15,7 @@ from flowfast.config.schema import Config, Devices
 from flowfast.kernel import Kernel
 from flowfast.kernel.real import real_kernel
 from flowfast.kernel.routes import RealRoutes
+from flowfast.model.state import Flow
 from flowfast.observe import observe
 from flowfast.plan.case import SaKey, Sight
 from flowfast.plan.planner import plan
@@ -37,6 +38,10 @@ class Look:
     def config(self) -> Config | None:
         """The config, if there is one."""
         return self.sight.config
+
+    async def flows(self, *, offloaded: bool = False) -> list[Flow]:
+        """What conntrack tracks now; nothing where it cannot be read (`sight.blind` says why). Raises KernelError."""
+        return [] if self.sight.blind else await self.kernel.conntrack.flows(offloaded=offloaded)
 
 
 def optional_config(command: common.Decorated) -> common.Decorated:

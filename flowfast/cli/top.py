@@ -255,7 +255,7 @@ def _screen(out: Console, lines: list[Line], sort: str) -> Group:
     room = max(out.height - 3, 1)
     listed: Table = table("tunnel", "dir", "throughput", "packets/s", "on flowtable", "flows", "SAs")
     for line in lines[:room]:
-        listed.add_row(*_values(line))
+        listed.add_row(*map(Text, _values(line)))
     total = sum(line.bytes_per_second or 0.0 for line in lines)
     head = f"{time.strftime('%H:%M:%S')}  {len(lines) // 2} tunnels, {rate(total)}, by {sort}; q leaves"
     more = Text(f"and {len(lines) - room} more lines" if len(lines) > room else "", style="dim")

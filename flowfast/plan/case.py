@@ -37,6 +37,12 @@ class Sight:
     route: Lookup | None = None
     growth: Mapping[SaKey, int] = field(default_factory=dict)
 
+    @property
+    def blind(self) -> Reason | None:
+        """Why conntrack cannot be read, if it cannot."""
+        feature = self.state.features.get("conntrack")
+        return feature.reason if feature and not feature.present else None
+
     @cached_property
     def by_key(self) -> Mapping[TunnelKey, Tunnel]:
         """The tunnels by what they are known by."""
@@ -145,15 +151,24 @@ class Case:
 
     @cached_property
     def mtu(self) -> int | None:
-        """Bytes of the largest packet that goes into the tunnel; None where that is unknown."""
-        if self.tunnel is None or not self.policy_based:
-            return self.arrival.mtu if self.arrival else None
-        sa, _ = choose(self.tunnel.outbound, {})
-        route = self.sight.route(self.tunnel.key.remote, None, None) if self.sight.route else None
-        device = self.sight.links.get(route.ifindex) if route else None
-        if not self.tunnel.outbound or route is None or device is None:
+        """Bytes of the largest packet that goes into the tunnel; None where that is unknown.
+
+        Behind an xfrm interface the smaller of its MTU and what the SA has room for, which nobody keeps in step.
+        """
+        limits = [self._room()]
+        if not self.policy_based:
+            limits.append(self.arrival.mtu if self.arrival else None)
+        return min((limit for limit in limits if limit is not None), default=None)
+
+    def _room(self) -> int | None:
+        """Bytes that fit into the youngest SA on the way to the peer; None where SA or way are out of sight."""
+        tunnel, route = self.tunnel, self.sight.route
+        if tunnel is None or not tunnel.outbound or tunnel.key.netns is not None or route is None:
             return None
-        return tunnel_mtu(sa or self.tunnel.outbound[-1], route.mtu or device.mtu)
+        way = route(tunnel.key.remote, None, None)
+        device = self.sight.links.get(way.ifindex) if way else None
+        youngest = max(tunnel.outbound, key=lambda sa: sa.counters.add_time)
+        return tunnel_mtu(youngest, way.mtu or device.mtu) if way and device else None
 
     def in_set(self) -> bool:
         """Whether the kernel's set of what may be fast holds the connection."""

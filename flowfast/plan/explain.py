@@ -138,6 +138,8 @@ def _how(case: Case, outbound: bool) -> str:
 
 
 def _not_tracked(case: Case) -> Reason:
+    if case.sight.blind is not None:
+        return case.sight.blind
     sentence = "no such connection is tracked now"
     return Reason("NOT_TRACKED", case.named, sentence, "send something; flowfast show flows lists what is tracked")
 

@@ -7,6 +7,7 @@ import pytest
 
 from flowfast.cli import explain as module
 from flowfast.kernel.fake import FakeKernel
+from flowfast.kernel.probe import FakeProbe
 from flowfast.kernel.xfrm.builders import make_sa
 from flowfast.model.errors import FlowfastError
 from tests.unit.cli.looking import HTTPS, OUT, Flowfast, applied
@@ -53,7 +54,7 @@ def test_one_that_is_not_tracked(look: Flowfast, router: FakeKernel, site: str) 
     shown = look("explain", "10.1.0.5", "10.2.0.9", "udp", "4000", "--config", site)
     assert shown.exit_code == 3
     assert "10.1.0.5 -> 10.2.0.9:4000 udp: not tracked" in shown.output
-    assert "knows no such connection; one would take:" in shown.output
+    assert "shows no such connection; one would take:" in shown.output
     assert "tx         flowtable (bundle cached)" in shown.output
     assert "[NOT_TRACKED]" in shown.output
     never = look("explain", "10.1.0.5", "10.2.0.9", "icmp", "--config", site)
@@ -87,6 +88,15 @@ def test_before_anything_is_applied(look: Flowfast, router: FakeKernel, site: st
     shown = look("explain", "10.1.0.5", "10.2.0.9", "--config", site)
     assert shown.exit_code == 3
     assert "[NOT_APPLIED]" in shown.output
+
+
+def test_where_conntrack_cannot_be_read(look: Flowfast, router: FakeKernel, site: str) -> None:
+    applied(router, site)
+    router.probe = FakeProbe(missing=["conntrack"])
+    shown = look("explain", "10.1.0.5", "10.2.0.9", "tcp", "443", "--config", site)
+    assert shown.exit_code == 3
+    assert "[NO_CONNTRACK]" in shown.output
+    assert "tx         flowtable (bundle cached)" in shown.output
 
 
 def test_a_packet_too_large(look: Flowfast, router: FakeKernel, site: str) -> None:
@@ -127,6 +137,7 @@ def test_of_several_sas_the_one_that_carries_packets_is_found(
         (["10.1.0.5", "fd00::1"], "10.1.0.5 and fd00::1: one is IPv4, the other IPv6; a connection has one family"),
         (["10.1.0.5", "10.2.0.9", "tpc"], "tpc: no such protocol (tcp, udp, icmp, gre, ..., or a number"),
         (["10.1.0.5", "10.2.0.9", "443"], "443: no such protocol"),
+        (["fe80::1%eth0", "fd00::1"], "fe80::1%eth0: an address with a scope stays on its link"),
     ],
 )
 def test_bad_input_is_one_line(look: Flowfast, arguments: list[str], line: str) -> None:

@@ -8,9 +8,11 @@ import pytest
 from flowfast.cli.facts import lifetime_used
 from flowfast.cli.show import KINDS
 from flowfast.kernel.fake import FakeKernel
+from flowfast.kernel.probe import FakeProbe
 from flowfast.kernel.xfrm.builders import ADDED, make_policy, make_sa
 from flowfast.model.errors import FlowfastError
 from flowfast.model.sa import Direction, Encap, Lifetime, Mark, Mode, Offload
+from flowfast.model.state import Flow
 from tests.unit.cli.looking import OUT, Flowfast, applied
 from tests.unit.plan.router import IPSEC, PEER, US, bypass, policies
 
@@ -39,6 +41,18 @@ def test_flows_with_their_tunnel_and_path(look: Flowfast, router: FakeKernel, si
     assert [row["dport"] for row in rows(look, "flows", site, "--tunnel", "berlin")] == [443, 21]
     assert [row["dport"] for row in rows(look, "flows", site, "--offloaded")] == [443]
     assert rows(look, "flows", site)[2]["bytes"] is None
+
+
+def test_flows_of_ipv6_are_not_taken_for_markup(look: Flowfast, router: FakeKernel, site: str) -> None:
+    router.conntrack.held = [Flow(10, 6, "fd01::5", "fd02::9", 5, 6, "fd02::9", "fd01::5", 6, 5, False, False, True)]
+    assert table(look, "flows", site)[1][0] == "[fd01::5]:5 -> [fd02::9]:6 tcp"
+
+
+def test_where_conntrack_cannot_be_read(look: Flowfast, router: FakeKernel, site: str) -> None:
+    router.probe = FakeProbe(missing=["conntrack"])
+    assert "[NO_CONNTRACK]" in look("show", "flows", site).output
+    said = json.loads(look("show", "flows", site, "--json").output)
+    assert (said["rows"], said["reason"]["code"]) == ([], "NO_CONNTRACK")
 
 
 def test_the_limit_says_what_it_hides(look: Flowfast, site: str) -> None:

@@ -391,6 +391,16 @@ def test_without_a_config_the_kernel_alone_is_asked() -> None:
     assert (reason.code, reason.object) == ("NOT_HOOKED", "wan0")
 
 
+def test_an_interface_that_promises_more_than_its_sa_has_room_for() -> None:
+    wide = replace(IPSEC, mtu=1500)
+    assert interface(links=(LAN, WAN, wide)).answer().mtu == 1446
+    assert FAST_INTERFACE.answer().mtu == IPSEC.mtu
+
+
+def test_the_mtu_that_was_discovered_on_the_way_counts() -> None:
+    assert World(routes={**ROUTES, f"{PEER}/32": Route(2, mtu=1400)}).answer().mtu == 1346
+
+
 def test_without_routing_nothing_is_said_of_devices() -> None:
     answer = World(routes=None, hooked=frozenset()).answer()
     assert answer.fast
