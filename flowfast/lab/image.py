@@ -205,6 +205,8 @@ def _boot_files(kernel: kernel_files.Kernel, result: Path, steps: Steps) -> None
     busybox = next((path for path in BUSYBOX if path.is_file()), None)
     if busybox is None:
         raise BuildError(f"{steps.what}: busybox-static is not installed (`make setup-lab` installs it)")
+    if b"ld-linux" in busybox.read_bytes():
+        raise BuildError(f"{steps.what}: {busybox} needs shared libraries (`make setup-lab` installs busybox-static)")
     (result / "initrd").write_bytes(kernel_files.first_root(kernel, busybox))
     (result / "vmlinux").write_bytes(kernel_files.boot_image(kernel, steps))
 
