@@ -9,12 +9,13 @@ In the guest (FLOWFAST_GUEST is the image's name) the same tests are ordinary on
 side by side, as many as there are cores.
 """
 
+import contextlib
 import json
 import os
+import queue
 import sys
 import threading
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -182,14 +183,21 @@ def pytest_runtestloop(session: pytest.Session) -> None:
             wanted.setdefault(item.kind, []).append(item)
     if not wanted or session.config.option.collectonly:
         return
-    pool = ThreadPoolExecutor(max_workers=os.cpu_count() or 1)
-    runs: list[Future[None]] = []
+    waiting: queue.SimpleQueue[Guest] = queue.SimpleQueue()
     for kind, those in wanted.items():
         guest = Guest(kind, [item.guest_nodeid for item in those], timeout=120 + 60 * len(those))
         for item in those:
             item.guest = guest
-        runs.append(pool.submit(guest.run))
-    pool.shutdown(wait=False)
+        waiting.put(guest)
+    for _ in range(os.cpu_count() or 1):
+        # Daemons, so that an interrupted run ends at once: QEMU dies with the thread that started it.
+        threading.Thread(target=_run_all, args=(waiting,), daemon=True).start()
+
+
+def _run_all(waiting: "queue.SimpleQueue[Guest]") -> None:
+    with contextlib.suppress(queue.Empty):
+        while True:
+            waiting.get_nowait().run()
 
 
 @pytest.hookimpl(tryfirst=True)
