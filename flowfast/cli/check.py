@@ -5,18 +5,24 @@ from dataclasses import asdict
 
 import click
 
+from flowfast.cli.settings import set_option
+
 
 @click.command("check")
 @click.argument("config", type=click.Path(), default="/etc/flowfast/flowfast.yaml", envvar="FLOWFAST_CONFIG")
+@set_option
 @click.option("--json", "as_json", is_flag=True, help="Print the problems as a JSON list, empty if there are none.")
 @click.pass_context
-def check(context: click.Context, config: str, as_json: bool) -> None:
-    """Check a config file. Exits 0 if it can be used, 2 if not, with one line for each thing that is wrong."""
+def check(context: click.Context, config: str, settings: dict[str, str], as_json: bool) -> None:
+    """Check a config file, or a template with its parameters set.
+
+    Exits 0 if it can be used, 2 if not, with one line for each thing that is wrong.
+    """
     from flowfast.config.load import load  # noqa: PLC0415 - pydantic takes a while to import
     from flowfast.config.problem import ConfigError  # noqa: PLC0415
 
     try:
-        loaded = load(config)
+        loaded = load(config, settings)
     except ConfigError as error:
         if as_json:
             click.echo(json.dumps([asdict(problem) for problem in error.problems], indent=2))

@@ -32,7 +32,7 @@ class Problem:
 class ConfigError(UsageError):
     """A config file that cannot be used, with everything that is wrong in it, in the order of the file.
 
-    Where it is put together from several files, theirs come in the order in which they were read.
+    Where it is put together from several files, the lines of each stand together.
     """
 
     def __init__(self, problems: Iterable[Problem]) -> None:

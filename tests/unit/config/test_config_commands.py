@@ -47,6 +47,17 @@ def test_check_prints_a_line_each_to_stderr_and_exits_2(tmp_path: Path) -> None:
     assert result.stderr == f'{path}:3:3: devices.wna: unknown key (did you mean "wan"?)\n'
 
 
+def test_check_of_a_template_with_its_parameters_set() -> None:
+    result = CliRunner().invoke(check, ["plain-router", "--set", "lan=eth1,eth2"])
+    assert (result.exit_code, result.output) == (
+        0,
+        "plain-router: ok (LAN eth1, eth2; WAN wan0; 0 tunnels named; offload guarded)\n",
+    )
+    result = CliRunner().invoke(check, ["plain-router", "--set", "lna=eth1"])
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr.endswith(': --set lna=eth1: no such parameter (did you mean "lan"?)\n')
+
+
 def test_check_json_is_a_list_of_problems(tmp_path: Path) -> None:
     path = written(tmp_path, BAD)
     result = CliRunner().invoke(check, [path, "--json"])
@@ -112,6 +123,11 @@ def test_the_schemas_take_every_template_and_what_becomes_of_it(path: Path) -> N
 def test_the_schema_and_load_agree(text: str, takes: bool, tmp_path: Path) -> None:
     assert jsonschema.Draft202012Validator(config_schema()).is_valid(yaml.safe_load(text)) is takes
     assert (CliRunner().invoke(check, [written(tmp_path, text)]).exit_code == 0) is takes
+
+
+def test_the_schema_takes_a_template_that_is_part_of_a_config() -> None:
+    for config in ({}, {"exclude": {"ports": [21, "$p"]}}, {"devices": {"wan": "$wan"}}):
+        jsonschema.validate({"template": "t", "description": "d", "config": config}, template_schema())
 
 
 HEADER = "template: t\ndescription: d\n"

@@ -88,6 +88,17 @@ def test_the_config_itself_comes_first_and_its_single_values_win(folder: Path) -
     assert (config.tunnels["berlin"].if_id, config.tunnels["berlin"].offload) == (70, False)
 
 
+def test_a_key_without_a_value_is_not_where_a_list_is_from(folder: Path) -> None:
+    loaded = site(folder, BOTH + "offload: {ports: }\n")
+    assert loaded.where(("offload", "ports")).endswith("/a.yaml:8:26")
+
+
+def test_the_lines_of_a_file_stand_together(folder: Path) -> None:
+    (folder / "a.yaml").write_text(A.replace("443,", "443, 70000,"))
+    found = lines(folder, BOTH + "devices: {lan: [a/b]}\n" + "\n" * 8 + "loop: {debounce_ms: 99}\n")
+    assert [line.partition(": ")[0] for line in found] == ["site.yaml:2:17", "site.yaml:11:21", "a.yaml:8:39"]
+
+
 def test_the_config_remembers_what_it_is_made_of(folder: Path) -> None:
     uses = site(folder, "use: [{template: ./a.yaml, set: {lan: [x, {driver: y}], mode: off}}]\n").config.use
     assert [(use.template, use.set) for use in uses] == [("./a.yaml", {"lan": ("x", {"driver": "y"}), "mode": "off"})]

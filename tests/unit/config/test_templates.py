@@ -315,6 +315,14 @@ def test_mistakes_in_what_is_typed(settings: dict[str, str], line: str) -> None:
     assert "\n".join(lines(TYPED, settings)) == line
 
 
+def test_a_list_that_may_not_be_empty_where_it_stands_is_said_of_what_was_typed() -> None:
+    with pytest.raises(ConfigError) as caught:
+        load("outbound-only", {"lan": ""})
+    assert str(caught.value).endswith(
+        ":10: devices.lan (--set lan=): expected a list of device names, found an empty list"
+    )
+
+
 def test_a_config_has_no_parameters() -> None:
     assert lines("devices: {lan: [a], wan: [b]}", {"wan": "x"}) == [
         "t.yaml:1:1: --set wan=x: a config has no parameters (change the file, or use a template)"
