@@ -10,6 +10,7 @@ from flowfast.cli.settings import set_option
 from flowfast.config.devices import check_devices
 from flowfast.config.load import NO_SETTINGS, LoadedConfig, load
 from flowfast.config.problem import ConfigError
+from flowfast.config.selectors import Traits
 from flowfast.kernel import Kernel
 from flowfast.kernel.real import real_kernel
 from flowfast.model.desired import Desired
@@ -53,6 +54,10 @@ class Router:
 async def fit(loaded: LoadedConfig, kernel: Kernel) -> None:
     """Raises Unavailable without privileges, ConfigError for a config that names devices which are not there."""
     need_root(kernel)
+    devices = loaded.config.devices
+    kernel.links.with_features = any(
+        isinstance(entry, Traits) and entry.feature for entry in (*devices.lan, *devices.wan)
+    )
     links = await kernel.links.links()
     problems = check_devices(
         loaded,

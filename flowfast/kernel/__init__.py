@@ -72,6 +72,9 @@ class Nft(Protocol):
 class Links(Protocol):
     """Network devices, over rtnetlink."""
 
+    with_features: bool
+    """Whether to ask each device for its ethtool features, too: some calls for each, for configs that need them."""
+
     async def links(self) -> tuple[Link, ...]:
         """All devices of this network namespace, with their addresses."""
 

@@ -11,6 +11,8 @@ from struct import Struct
 from typing import Any
 
 from pyroute2 import AsyncIPRoute
+from pyroute2.ethtool import Ethtool
+from pyroute2.ethtool.ioctl import EthtoolError
 from pyroute2.netlink.exceptions import NetlinkDumpInterrupted, NetlinkError
 
 from flowfast.kernel import LinkChanged
@@ -36,6 +38,9 @@ _DRVINFO_SIZE = 196  # struct ethtool_drvinfo (linux/ethtool.h): command, then t
 class RealLinks:
     """The devices of the network namespace in which it is called."""
 
+    def __init__(self) -> None:
+        self.with_features = False
+
     async def links(self) -> tuple[Link, ...]:
         """All devices with their addresses, by ifindex. Raises KernelError."""
         for _ in range(_DUMP_ATTEMPTS):
@@ -51,8 +56,10 @@ class RealLinks:
         else:
             raise KernelError(f"rtnetlink: devices changed {_DUMP_ATTEMPTS} times while they were read", errno.EINTR)
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as asker:
-            links = (_link(message, addresses.get(message["index"], []), asker) for message in found)
-            return tuple(sorted(links, key=lambda link: link.ifindex))
+            links = [_link(message, addresses.get(message["index"], []), asker) for message in found]
+        if self.with_features:
+            links = [replace(link, features=features_on(link.name)) for link in links]
+        return tuple(sorted(links, key=lambda link: link.ifindex))
 
     def changes(self) -> Events[LinkChanged]:
         """Each device or address that comes, goes or changes; listening from now on."""
@@ -103,6 +110,16 @@ def driver(asker: socket.socket, device: str) -> str | None:
     return info[4:36].partition(b"\0")[0].decode() or None
 
 
+def features_on(device: str) -> frozenset[str]:
+    """The device's ethtool features that are on; none of a device that is gone, or has none."""
+    try:
+        with Ethtool() as asker:
+            features = asker.get_features(device).features
+    except (OSError, EthtoolError):
+        return frozenset()
+    return frozenset(name for name, feature in features.items() if name and feature.enable)
+
+
 class Changes:
     """Turns rtnetlink's messages into LinkChanged; knows the names, because addresses and renames come by ifindex."""
 
@@ -131,6 +148,7 @@ class FakeLinks:
     """Devices that a test sets."""
 
     def __init__(self, links: Iterable[Link] = ()) -> None:
+        self.with_features = False
         self._links = {link.name: link for link in links}
         self._changes: FakeSource[LinkChanged] = FakeSource()
 

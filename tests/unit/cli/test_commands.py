@@ -195,3 +195,12 @@ def test_rollback_brings_back_what_was_before(flowfast: Flowfast, kernel: FakeKe
 def test_nothing_to_confirm_or_to_take_back_says_so(flowfast: Flowfast) -> None:
     assert str(flowfast("confirm").exception).startswith("nothing waits to be confirmed")
     assert str(flowfast("rollback").exception).startswith("nothing to take back")
+
+
+def test_a_device_is_chosen_by_driver_or_feature(flowfast: Flowfast, kernel: FakeKernel, tmp_path: Path) -> None:
+    kernel.links.change("wan0", driver="mlx5_core", features=frozenset({"esp-hw-offload"}))
+    for wan in ("{driver: 'mlx5*'}", "{feature: esp-hw-offload}"):
+        path = tmp_path / "site.yaml"
+        path.write_text(f"devices: {{lan: [lan0], wan: [{wan}]}}\n")
+        assert "flowtable fast on lan0, wan0" in flowfast("plan", str(path)).output
+    assert kernel.links.with_features
