@@ -11,8 +11,7 @@ from struct import Struct
 from typing import Any
 
 from pyroute2 import AsyncIPRoute
-from pyroute2.ethtool import Ethtool
-from pyroute2.ethtool.ioctl import EthtoolError
+from pyroute2.ethtool.ioctl import EthtoolError, IoctlEthtool
 from pyroute2.netlink.exceptions import NetlinkDumpInterrupted, NetlinkError
 
 from flowfast.kernel import LinkChanged
@@ -113,11 +112,10 @@ def driver(asker: socket.socket, device: str) -> str | None:
 def features_on(device: str) -> frozenset[str]:
     """The device's ethtool features that are on; none of a device that is gone, or has none."""
     try:
-        with Ethtool() as asker:
-            features = asker.get_features(device).features
+        features = IoctlEthtool(device).get_features()
     except (OSError, EthtoolError):
         return frozenset()
-    return frozenset(name for name, feature in features.items() if name and feature.enable)
+    return frozenset(name for name, on, _, _, _ in features if name and on)
 
 
 class Changes:
