@@ -46,7 +46,8 @@ def plan(state: RouterState, config: Config) -> Desired:
 
     devices = _devices(state, config)
     marks = None if config.offload.trust_peers else peer_marks(tunnels)
-    regions = cut(state, tunnels, counting=config.accounting != "off" or bool(marks))
+    counting = config.accounting != "off" or bool(marks)
+    regions = cut(state, tunnels, counting=counting, plain=config.offload.plain)
     guarded, no_guard = _guarded(state, config, devices, tunnels, regions)
     if isinstance(marks, Reason) and guarded:
         guarded, no_guard, marks = frozenset(), (marks,), None
@@ -67,11 +68,20 @@ def plan(state: RouterState, config: Config) -> Desired:
         endpoints=_outer(tunnels, "local"),
         peers=_outer(tunnels, "remote"),
     )
+    devices.reasons += _uncounted(state, config)
     paths = tuple(_paths(tunnel, wanted, regions, no_guard) for tunnel in tunnels)
     said = {path.reason: None for pair in paths for path in (pair.tx, pair.rx) if path.reason is not None}
     return Desired(
         build(wanted) if devices.lan else Ruleset(), paths, tuple(sorted({*devices.reasons, *said, *no_guard}))
     )
+
+
+def _uncounted(state: RouterState, config: Config) -> list[Reason]:
+    acct = "net.netfilter.nf_conntrack_acct"
+    if not config.offload.after_packets or state.sysctls.get(acct) != "0":
+        return []
+    sentence = "packets of connections are not counted, so none ever reaches offload.after_packets"
+    return [Reason("NO_ACCOUNTING", "conntrack", sentence, f"sysctl -w {acct}=1", Severity.ERROR)]
 
 
 def _switched_off(state: RouterState) -> Reason:

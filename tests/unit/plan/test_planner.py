@@ -178,6 +178,28 @@ def test_plain_connections_are_added_only_towards_the_wan_and_never_where_a_poli
     assert not any(rule.startswith("rt ipsec missing") for rule in plan_rules(""))
 
 
+def test_what_is_translated_into_a_tunnel_is_never_fast_in_the_clear() -> None:
+    tables = plan(router(policies(dport_mask=0xFFFF, dport=80)), config("offload: {plain: true}")).ruleset.tables
+    assert set(tables[INET].sets["protected4"].elements) == {("10.2.0.0/16", "10.1.0.0/16")}
+    rules = tables[INET].chains["to_flowtable"].rules
+    for way, other in (("original", "reply"), ("reply", "original")):
+        rule = (
+            f"rt ipsec missing meta ipsec missing ct status snat,dnat ct direction {way} "
+            f"ct {other} ip saddr . ct {other} ip daddr @protected4 return"
+        )
+        assert rules.index(rule) < len(rules) - 1
+    assert "protected4" not in plan(router(policies()), config()).ruleset.tables[INET].sets
+
+
+def test_what_is_translated_is_not_fast_where_the_source_decides_which_tunnel_it_takes() -> None:
+    rule = "rt ipsec exists ct direction original ct status snat return"
+    beside = policies("10.9.0.0/16", "10.2.1.0/24", reqid=2)
+    elsewhere = policies("10.1.0.0/16", "10.3.0.0/16", reqid=2)
+    for more, there in ((beside, True), (elsewhere, False)):
+        found = plan(router(policies(), more), config()).ruleset.tables[INET].chains["to_flowtable"].rules
+        assert (rule in found) == there
+
+
 def plan_rules(more: str) -> tuple[str, ...]:
     return plan(router(policies()), config(more)).ruleset.tables[INET].chains["to_flowtable"].rules
 
@@ -195,3 +217,10 @@ def test_only_known_peers_are_untracked() -> None:
     assert len(rules) == 8
     assert all("@peers" in rule and "@own" in rule and rule.endswith(" notrack") for rule in rules)
     assert "notrack_in" not in plan(router(policies()), config()).ruleset.tables[INET].chains
+
+
+def test_waiting_for_packets_that_nobody_counts_is_a_reason() -> None:
+    state = replace(router(policies()), sysctls={"net.netfilter.nf_conntrack_acct": "0"})
+    assert [reason.code for reason in plan(state, config("offload: {after_packets: 9}")).reasons] == ["NO_ACCOUNTING"]
+    counted = replace(state, sysctls={"net.netfilter.nf_conntrack_acct": "1"})
+    assert plan(counted, config("offload: {after_packets: 9}")).reasons == ()
