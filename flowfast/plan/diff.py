@@ -26,7 +26,7 @@ from flowfast.model.transaction import (
     DeleteTable,
     FlushChain,
 )
-from flowfast.plan.ruleset import INET, NETDEV, PLAIN
+from flowfast.plan.ruleset import INET, NETDEV, PROTECTED
 
 OWN = (INET, NETDEV)
 
@@ -75,14 +75,13 @@ def remove_all(actual: Ruleset) -> list[Step]:
 
 def _newly_protected(wanted: Ruleset, actual: Ruleset) -> bool:
     """True where a prefix pair becomes protected that connections may be crossing in the clear, fast."""
-    if INET not in wanted.tables or NETDEV not in wanted.tables or NETDEV not in actual.tables:
+    if INET not in wanted.tables or INET not in actual.tables:
         return False
-    plain = any(rule.startswith(PLAIN) for chain in wanted.tables[INET].chains.values() for rule in chain.rules)
-    had = actual.tables[NETDEV].sets
-    return plain and any(
+    had = actual.tables[INET].sets
+    return any(
         _missing(each.elements, had[name].elements)
-        for name, each in wanted.tables[NETDEV].sets.items()
-        if name.startswith("guarded") and name in had
+        for name, each in wanted.tables[INET].sets.items()
+        if name.startswith(PROTECTED) and name in had
     )
 
 

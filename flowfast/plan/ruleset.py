@@ -20,7 +20,9 @@ GUARD_PRIORITY = -10  # before the flowtable (0), on the same ingress hook
 COUNT_PRIORITY = -9  # after the guard: what it drops is nobody's traffic
 RAW = -300  # where conntrack has not looked yet
 PLAIN = "rt ipsec missing meta ipsec missing"
-"""Begins the rule that adds connections which no tunnel carries."""
+"""Begins the rules for connections which no tunnel carries."""
+PROTECTED = "protected"
+"""Sets (by family) of what must not leave in the clear, where connections that no tunnel carries are fast."""
 LAST = 2147483000  # after every other forward chain: we only see what all of them accepted
 
 _FAMILIES = {2: ("ip", "4", "ipv4_addr"), 10: ("ip6", "6", "ipv6_addr")}
@@ -84,6 +86,7 @@ def _named(things: Iterable[Set]) -> dict[str, Set]:
 
 def _inet(wanted: Wanted) -> TableState:
     sets = [_pair_set(f"fast{_FAMILIES[f][1]}", f, pairs) for f, pairs in wanted.regions.fast.items()]
+    sets += [_pair_set(f"{PROTECTED}{_FAMILIES[f][1]}", f, pairs) for f, pairs in wanted.regions.protected.items()]
     sets += excluded_sets(wanted.exclude)
     if wanted.counting:
         sets += _counting_maps(wanted)
@@ -149,18 +152,29 @@ def _offload_rules(wanted: Wanted) -> list[str]:
         "udp dport { 500, 4500 } return",
         *filter_rules(wanted.offload, wanted.exclude),
     ]
+    if wanted.regions.by_source:
+        # The kernel looks for the policy once more after it has translated the source (nf_xfrm_me_harder(),
+        # net/netfilter/nf_nat_proto.c); a flow keeps the tunnel that it had before.
+        rules += ["rt ipsec exists ct direction original ct status snat return"]
+        rules += ["rt ipsec exists ct direction reply ct status dnat return"]
     if wanted.regions.fast:
-        for ip, digit, _ in _FAMILIES.values():
-            for direction, other in (("original", "reply"), ("reply", "original")):
-                rules.append(
-                    f"rt ipsec exists ct direction {direction} "
-                    f"ct {other} {ip} saddr . ct {other} {ip} daddr @fast{digit} flow add @{FLOWTABLE}"
-                )
+        rules += _by_wire("rt ipsec exists", "fast", f"flow add @{FLOWTABLE}")
     if wanted.interfaces:
         rules.append(f"oifname {quoted(wanted.interfaces)} flow add @{FLOWTABLE}")
     if wanted.offload.plain and wanted.wan:
+        # What is translated into a tunnel's selectors is not yet known as IPsec here, and a flow would never be.
+        rules += _by_wire(f"{PLAIN} ct status snat,dnat", PROTECTED, "return")
         rules.append(f"{PLAIN} oifname {quoted(wanted.wan)} flow add @{FLOWTABLE}")
     return rules
+
+
+def _by_wire(condition: str, name: str, verdict: str) -> list[str]:
+    """Rules on the addresses that a packet will have on the wire, the remote one first, whatever NAT does."""
+    return [
+        f"{condition} ct direction {way} ct {other} {ip} saddr . ct {other} {ip} daddr @{name}{digit} {verdict}"
+        for ip, digit, _ in _FAMILIES.values()
+        for way, other in (("original", "reply"), ("reply", "original"))
+    ]
 
 
 def _address_sets(name: str, addresses: Mapping[int, frozenset[str]]) -> list[Set]:

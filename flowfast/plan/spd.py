@@ -14,7 +14,7 @@ from flowfast.model.reason import Reason, Severity
 from flowfast.model.sa import Direction, Mode, Policy
 from flowfast.model.state import RouterState
 from flowfast.model.tunnel import Tunnel, TunnelKey
-from flowfast.plan.regions import Pair, Regions, TooFragmented, parse
+from flowfast.plan.regions import Pair, Regions, TooFragmented, parse, text_of
 from flowfast.plan.tunnels import policy_key
 
 BITS = {2: 32, 10: 128}
@@ -39,6 +39,10 @@ class SpdRegions:
     fast: dict[int, Pairs] = field(default_factory=dict)
     inbound: dict[int, dict[tuple[str, str], Tunnel]] = field(default_factory=dict)
     outbound: dict[int, dict[tuple[str, str], Tunnel]] = field(default_factory=dict)
+    protected: dict[int, Pairs] = field(default_factory=dict)
+    """Pairs (remote, local) that any policy protects, be it only some protocols or marks of them."""
+    by_source: bool = False
+    """True where an address of the other side is behind several tunnels, and the source decides which one it is."""
     refused: dict[TunnelKey, Reason] = field(default_factory=dict)
     """Tunnels some of whose traffic stays on the full path, and why."""
     complete: bool = True
@@ -56,16 +60,22 @@ class _Entry(NamedTuple):
     """Why it is more than "these prefixes through this tunnel"."""
 
 
-def cut(state: RouterState, tunnels: Iterable[Tunnel], *, counting: bool) -> SpdRegions:
-    """Decorrelates the policies that work by address (without if_id). `counting`: tell tunnels apart, too."""
+def cut(state: RouterState, tunnels: Iterable[Tunnel], *, counting: bool, plain: bool = False) -> SpdRegions:
+    """Decorrelates the policies that work by address (without if_id).
+
+    `counting`: tell tunnels apart, too. `plain`: say what any policy protects, too.
+    """
     entries = _entries(state, {tunnel.key: tunnel for tunnel in tunnels})
     result = SpdRegions()
     for family, bits in BITS.items():
-        inbound = entries.get((Direction.FORWARD, family), [])
+        inbound, outbound = entries.get((Direction.FORWARD, family), []), entries.get((Direction.OUT, family), [])
         _uses(result, inbound, family, bits)
+        result.by_source = result.by_source or _by_source(outbound, bits)
+        if plain:
+            result.protected[family] = _protected(inbound, outbound, bits)
         if counting:
             result.inbound[family] = _owners(result, inbound, bits)
-            result.outbound[family] = _owners(result, entries.get((Direction.OUT, family), []), bits)
+            result.outbound[family] = _owners(result, outbound, bits)
     return result
 
 
@@ -110,6 +120,30 @@ def _uses(result: SpdRegions, entries: list[_Entry], family: int, bits: int) -> 
     placed = list(regions.elements())
     result.guarded[family] = [element for element, use in placed if use is not Use.NOTHING]
     result.fast[family] = [element for element, use in placed if use is Use.FAST]
+
+
+def _by_source(outbound: list[_Entry], bits: int) -> bool:
+    ends = sorted((entry.pair.dst, id(entry.tunnel)) for entry in outbound if entry.policy.protects)
+    last, owner = -1, 0
+    for (first, length), tunnel in ends:
+        if first > last:
+            last, owner = first + (1 << (bits - length)) - 1, tunnel
+        elif tunnel != owner:
+            return True
+    return False
+
+
+def _protected(inbound: list[_Entry], outbound: list[_Entry], bits: int) -> Pairs:
+    pairs = [entry.pair for entry in inbound if entry.policy.protects]
+    pairs += [Pair(entry.pair.dst, entry.pair.src) for entry in outbound if entry.policy.protects]
+    regions: Regions[bool] = Regions(bits)
+    try:
+        for pair in dict.fromkeys(pairs):
+            regions.add(pair, True)
+    except TooFragmented:
+        everything = text_of((0, 0), bits)
+        return [(everything, everything)]
+    return [element for element, _ in regions.elements()]
 
 
 def _use(result: SpdRegions, entry: _Entry) -> Use:
