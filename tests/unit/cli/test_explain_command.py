@@ -41,6 +41,7 @@ def test_a_slow_one_says_why_and_exits_3(look: Flowfast, router: FakeKernel, sit
 
 def test_of_several_the_slow_ones_come_first(look: Flowfast, router: FakeKernel, site: str) -> None:
     applied(router, site)
+    router.conntrack.held.reverse()
     shown = look("explain", "10.1.0.5", "10.2.0.9", "--config", site)
     assert shown.exit_code == 3
     assert shown.output.index(":21 tcp: not fast") < shown.output.index(":443 tcp: fast")
@@ -124,6 +125,17 @@ def test_of_several_sas_the_one_that_carries_packets_is_found(
 
     monkeypatch.setattr(router.xfrm, "sas", busy)
     assert "tx         flowtable (bundle cached), SA 0xc1000001 (CPU 1)" in look(*asked).output
+    born = make_sa(US, PEER, 0xC1000009, pcpu=9, packets=1000)
+    newborn = [born]
+
+    async def one_more() -> list[object]:
+        """Of an SA that comes meanwhile it is not known how much it carried while it was watched."""
+        await busy()
+        return [*await dumped(), *(() if newborn and newborn.pop() else (born,))]
+
+    monkeypatch.setattr(router.xfrm, "sas", one_more)
+    assert "SA 0xc1000001 (CPU 1)" in look(*asked).output
+    monkeypatch.setattr(router.xfrm, "sas", busy)
     spi = OUT.spi
     pinned = look(*asked)
     assert pinned.exit_code == 0

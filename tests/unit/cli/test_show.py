@@ -84,6 +84,9 @@ def test_sas_say_all_but_their_keys(look: Flowfast, router: FakeKernel, site: st
     assert (young["encap"], young["offload"], young["sequence"]) == ("udp 4500-4501", "packet", 7)
     assert (young["bytes"], young["packets"], young["lifetime_used"]) == (1400, 1, 0.5)
     assert (found[OUT.spi]["lifetime_used"], found[OUT.spi]["pcpu"], found[OUT.spi]["encap"]) == (None, None, None)
+    router.xfrm.count(US, 0xC0000002, 100, 3)
+    inbound = next(row for row in rows(look, "sa", site) if row["spi"] == 0xC0000002)
+    assert (inbound["direction"], inbound["sequence"], inbound["replay_window"]) == ("in", 3, 128)
     assert (found[5]["tunnel"], found[5]["direction"], found[5]["mode"]) == (None, None, "transport")
     assert [row["spi"] for row in rows(look, "sa", site, "--tunnel", "berlin")] == [OUT.spi, 0xC1000001, 0xC0000002]
     assert not [key for row in found.values() for key in row if "key" in key]
@@ -130,10 +133,11 @@ def test_devices_with_role_hook_and_guard(look: Flowfast, router: FakeKernel, si
 
 
 def test_policies_and_what_becomes_of_them(look: Flowfast, router: FakeKernel, site: str) -> None:
+    hidden = policies("10.1.4.0/24", "10.2.4.0/24", "192.0.2.2", reqid=1, priority=5000)
+    router.xfrm._policies[:0] = hidden  # older than those that hide it
     router.xfrm.put(
         *bypass("10.1.9.0/24", "10.2.0.0/16"),
         make_policy("10.1.0.0/24", "203.0.113.0/24", tunnel=None, action=1, priority=5),
-        *policies("10.1.4.0/24", "10.2.4.0/24", "192.0.2.2", reqid=1, priority=5000),
         *policies("10.1.0.0/16", "10.5.0.0/16", "192.0.2.2", reqid=5, mode=Mode.TRANSPORT),
         *policies("10.1.0.0/16", "10.6.0.0/16", "192.0.2.2", reqid=6, proto=6, dport=80, dport_mask=0xFFFF),
         *policies("10.1.0.0/16", "10.7.0.0/16", "192.0.2.2", reqid=7, if_id=7),

@@ -270,6 +270,61 @@ def test_outbound_only_is_fast_one_way() -> None:
     assert (answer.fast, answer.tx.fast, answer.rx.fast) == (False, True, False)
 
 
+def test_what_is_slow_comes_before_what_is_only_worth_saying() -> None:
+    answer = World(sas=PER_CPU, growth={OUT.key: 4}, config=config("offload: {mode: outbound-only}")).answer()
+    assert answer.tx.reason is not None
+    assert answer.reason is not None
+    assert (answer.tx.fast, answer.tx.reason.code, answer.reason.code) == (True, "FALLBACK_SA", "OUTBOUND_ONLY")
+
+
+def test_what_conntrack_did_not_say_is_no_reason() -> None:
+    reason = World(flow=tcp(status=None, tcp_state=None)).answer().reason
+    assert reason is not None
+    assert reason.code == "NOT_YET"
+
+
+def test_translated_within_the_tunnels_selectors_is_no_reason() -> None:
+    flow = tcp(reply_dst="10.1.0.77", reply_dport=40000)
+    reason = World(flow=flow).answer().reason
+    assert reason is not None
+    assert reason.code == "NOT_YET"
+
+
+def test_enough_packets_are_no_reason() -> None:
+    reason = World(flow=tcp(packets=(15, 5)), config=config("offload: {after_packets: 20}")).answer().reason
+    assert reason is not None
+    assert reason.code == "NOT_YET"
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        # Both hold; the rule of the first stands before that of the second (plan/ruleset.py, plan/filters.py).
+        ("PROTOCOL", World(flow=replace(UDP, proto=1), query=Query("10.1.0.5", "10.2.0.9"), spd=TUNNEL_TO_TUNNEL)),
+        ("NOT_ESTABLISHED", World(flow=replace(FLOW, established=False), spd=TUNNEL_TO_TUNNEL)),
+        ("LAN_NOT_CONFIGURED", World(flow=tcp(helper="ftp"), routes={**ROUTES, "10.1.0.0/24": Route(9)})),
+        (
+            "IKE_PORT",
+            World(
+                flow=replace(UDP, dport=4500, reply_sport=4500),
+                query=Query("10.1.0.5", "10.2.0.9"),
+                config=config("exclude: {ports: [4500]}"),
+            ),
+        ),
+        (
+            "EXCLUDED",
+            World(flow=tcp(packets=(1, 1)), config=config("exclude: {ports: [443]}\noffload: {after_packets: 9}")),
+        ),
+        ("AFTER_PACKETS", World(flow=tcp(packets=(1, 1)), sas=(), config=config("offload: {after_packets: 9}"))),
+        ("MODE_NOT_ELIGIBLE", World(flow=tcp(tcp_state=TcpState.FIN_WAIT), spd=policies(mode=Mode.BEET))),
+    ],
+)
+def test_of_two_reasons_the_earlier_rule_is_named(first: str, second: World) -> None:
+    reason = second.answer().reason
+    assert reason is not None
+    assert reason.code == first
+
+
 # which connection
 
 
@@ -319,6 +374,9 @@ def test_both_families() -> None:
     answer = World(flow=flow, query=query, spd=policies("fd01::/64", "fd02::/64")).answer()
     assert answer.fast
     assert answer.reason is None
+    ready = World(flow=replace(flow, offloaded=False), query=query, spd=policies("fd01::/64", "fd02::/64")).answer()
+    assert ready.reason is not None
+    assert ready.reason.code == "NOT_YET"
     slow = World(flow=replace(flow, offloaded=False), query=query, sysctls={"net.ipv6.conf.all.forwarding": "0"})
     reason = slow.answer().reason
     assert reason is not None
@@ -346,9 +404,31 @@ def test_of_several_peers_behind_one_interface_the_policy_tells() -> None:
         *policies("0.0.0.0/0", "10.2.0.0/16", if_id=42),
         *policies("0.0.0.0/0", "10.3.0.0/16", "192.0.2.3", reqid=2, if_id=42),
     )
-    answer = interface(spd=spd).answer()
+    for remote, peer in (("10.2.0.9", PEER), ("10.3.0.9", "192.0.2.3")):
+        flow = replace(tcp(dst=remote), offloaded=True)
+        routes = {**FAST_INTERFACE.routes, "10.3.0.0/16": Route(3)}
+        answer = interface(spd=spd, flow=flow, query=replace(QUERY, dst=remote), routes=routes).answer()
+        assert answer.tunnel is not None
+        assert answer.tunnel.key.remote == peer
+
+
+def test_a_policy_of_another_protocol_is_not_asked() -> None:
+    udp_alone = policies("10.1.0.0/24", "10.2.0.0/24", "192.0.2.3", reqid=7, priority=10, proto=17)
+    answer = World(flow=FLOW, spd=(*policies(), *udp_alone)).answer()
     assert answer.tunnel is not None
-    assert answer.tunnel.key.remote == PEER
+    assert answer.tunnel.name == "reqid-1"
+
+
+def test_a_tunnel_with_an_interface_that_is_down_elsewhere_may_yet_be_up() -> None:
+    """SAs that live in another network namespace may not be in sight."""
+    there = replace(IPSEC, underlay_netns=0)
+    spd = {"underlay": Spd((), policies("0.0.0.0/0", "0.0.0.0/0", if_id=42))}
+    reason = interface(flow=FLOW, spd=(), sas=(), links=(LAN, WAN, there), underlay=spd).answer().reason
+    assert reason is not None
+    assert reason.code == "NOT_YET"
+    gone = interface(flow=FLOW, sas=()).answer().reason
+    assert gone is not None
+    assert gone.code == "NO_SA"
 
 
 def test_sas_in_another_network_namespace() -> None:
