@@ -117,7 +117,7 @@ def build(recipe: Recipe, progress: Progress) -> None:
     """Builds the image of `recipe` beside the others, moves it into place at the end, and removes those it replaces."""
     final = folder_of(recipe)
     steps = Steps(recipe.name, cache_folder() / "logs" / f"{recipe.name}.log", progress)
-    uri = mirror()
+    uri, busybox = mirror(), _busybox(recipe)
     # Beside the result, so that the last move is one rename; a build that was killed leaves it for the next one.
     for left in final.parent.glob(f".{recipe.name}.*.building"):
         shutil.rmtree(left)
@@ -136,7 +136,7 @@ def build(recipe: Recipe, progress: Progress) -> None:
         _install_python(recipe, python.result(), rootfs, steps)
         _finish_root(rootfs)
         result.mkdir()
-        _boot_files(kernel, result, steps)
+        _boot_files(kernel, busybox, result, steps)
         _file_system(rootfs, result / "root.img", steps)
         (result / "image.json").write_text(json.dumps({"kernel": kernel.version, "release": recipe.release}) + "\n")
         _replace(recipe, result, final)
@@ -200,13 +200,16 @@ def _install_python(recipe: Recipe, packages: Path, rootfs: Path, steps: Steps) 
     link_pycache(rootfs)
 
 
-def _boot_files(kernel: kernel_files.Kernel, result: Path, steps: Steps) -> None:
+def _busybox(recipe: Recipe) -> Path:
+    """A static busybox: in the first root there are no shared libraries, and the guest would panic without a word."""
+    for path in BUSYBOX:
+        if path.is_file() and not kernel_files.is_dynamic(path.read_bytes()):
+            return path
+    raise BuildError(f"{recipe.name}: busybox-static is not installed (`make setup-lab` installs it)")
+
+
+def _boot_files(kernel: kernel_files.Kernel, busybox: Path, result: Path, steps: Steps) -> None:
     """The image's part of the initrd, and the kernel."""
-    busybox = next((path for path in BUSYBOX if path.is_file()), None)
-    if busybox is None:
-        raise BuildError(f"{steps.what}: busybox-static is not installed (`make setup-lab` installs it)")
-    if b"ld-linux" in busybox.read_bytes():
-        raise BuildError(f"{steps.what}: {busybox} needs shared libraries (`make setup-lab` installs busybox-static)")
     (result / "initrd").write_bytes(kernel_files.first_root(kernel, busybox))
     (result / "vmlinux").write_bytes(kernel_files.boot_image(kernel, steps))
 

@@ -171,6 +171,13 @@ def first_root(kernel: Kernel, busybox: Path) -> bytes:
     return archive(entries)
 
 
+def is_dynamic(program: bytes) -> bool:
+    """Whether an x86-64 ELF program asks for an interpreter, that is, for shared libraries (PT_INTERP, elf(5))."""
+    offset, size, count = struct.unpack_from("<Q14xHH", program, 32)
+    types = (struct.unpack_from("<I", program, offset + number * size)[0] for number in range(count))
+    return 3 in types
+
+
 def boot_image(kernel: Kernel, steps: Steps) -> bytes:
     """The kernel as QEMU boots it soonest: the ELF image inside the bzImage, else the bzImage itself.
 

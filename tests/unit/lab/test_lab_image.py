@@ -31,7 +31,8 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(images, "_install_python", lambda *_: None)
     monkeypatch.setattr(images, "_finish_root", lambda *_: None)
     monkeypatch.setattr(images, "_file_system", lambda _rootfs, root, _steps: root.write_bytes(b"ext4"))
-    monkeypatch.setattr(images, "_boot_files", lambda _kernel, result, _steps: (result / "vmlinux").write_bytes(b""))
+    monkeypatch.setattr(images, "_boot_files", lambda _k, _b, result, _steps: (result / "vmlinux").write_bytes(b""))
+    monkeypatch.setattr(images, "_busybox", lambda _recipe: Path("/usr/bin/busybox"))
     return tmp_path
 
 
@@ -101,6 +102,15 @@ def test_a_failure_leaves_nothing_and_says_where_the_log_is(cache: Path, monkeyp
 def test_a_program_that_is_missing_is_named(tmp_path: Path) -> None:
     with pytest.raises(BuildError, match=r"no-such-program is not installed \(`make setup-lab` installs it\)"):
         Steps("x", tmp_path / "log", quiet).run(["no-such-program"])
+
+
+def test_a_busybox_with_shared_libraries_will_not_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    static, dynamic = Path("/usr/bin/busybox"), Path("/bin/ls")
+    monkeypatch.setattr(images, "BUSYBOX", (dynamic, static))
+    assert images._busybox(RECIPE) == static
+    monkeypatch.setattr(images, "BUSYBOX", (dynamic, tmp_path / "none"))
+    with pytest.raises(BuildError, match="busybox-static is not installed"):
+        images._busybox(RECIPE)
 
 
 def test_without_root_or_sudo_there_is_one_line(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
