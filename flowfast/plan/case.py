@@ -17,7 +17,7 @@ from flowfast.plan.flows import Forwarded, Packet, directions, first_policy, ins
 from flowfast.plan.mtu import tunnel_mtu
 from flowfast.plan.roles import Role, roles
 from flowfast.plan.ruleset import FLOWTABLE, INET
-from flowfast.plan.spd import cut
+from flowfast.plan.spd import SpdRegions, cut
 
 SaKey = tuple[str, int, int]
 
@@ -54,9 +54,9 @@ class Sight:
         return {path.tunnel.key: path for path in self.desired.paths} if self.desired else {}
 
     @cached_property
-    def refused(self) -> Mapping[TunnelKey, Reason]:
-        """Tunnels that cannot be fast whatever a config says, by their policies."""
-        return cut(self.state, self.tunnels, counting=False).refused
+    def regions(self) -> SpdRegions:
+        """The SPD as the planner cuts it: what can be fast, and what cannot, whatever a config says."""
+        return cut(self.state, self.tunnels, counting=False)
 
     @cached_property
     def roles(self) -> Mapping[str, Role]:
@@ -222,7 +222,7 @@ def _through(sight: Sight, device: Link, packet: Packet) -> tuple[Policy | None,
     for netns, policies in spds.items():
         policy = first_policy(policies, packet, if_id=device.xfrm_if_id or 0)
         tunnel = tunnel_of(sight.by_key, policy, netns)
-        if tunnel is not None and tunnel.interface == device.name:
+        if tunnel is not None:
             return policy, tunnel
     (*_, only) = (None, *(tunnel for tunnel in sight.tunnels if tunnel.interface == device.name))
     return None, only

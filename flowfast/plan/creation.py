@@ -200,12 +200,13 @@ def _nat(case: Case) -> Reason | None:
     if not case.policy_based or case.out.seen == case.out.sent:
         return None
     before = first_policy(case.sight.state.policies, case.out.seen)
+    source = f"source NAT ({case.out.seen.src} becomes {case.out.sent.src})"
     if before is not None and before.protects:
-        return None
-    sentence = (
-        f"source NAT ({case.out.seen.src} becomes {case.out.sent.src}) leads it into the tunnel only after the forward "
-        "chain, where its route is not an IPsec route yet"
-    )
+        if not case.sight.regions.by_source:
+            return None
+        sentence = f"{source} may change its tunnel after the forward chain: several lead to addresses over there"
+        return Reason("NAT_INTO_TUNNEL", case.named, sentence, "no NAT of what goes into tunnels", Severity.INFO)
+    sentence = f"{source} leads it into the tunnel only after the forward chain, where no IPsec route is seen yet"
     return Reason("NAT_INTO_TUNNEL", case.named, sentence, "let the tunnel's selectors hold the addresses before NAT")
 
 
@@ -215,7 +216,7 @@ def _planned(case: Case) -> Reason | None:
         return None
     if case.path is not None:
         return None if case.path.tx.fast else case.path.tx.reason
-    if refused := case.sight.refused.get(case.tunnel.key):
+    if refused := case.sight.regions.refused.get(case.tunnel.key):
         return refused
     modes = {selectors.mode for selectors in case.tunnel.selectors} - {Mode.TUNNEL}
     return Reason("MODE_NOT_ELIGIBLE", case.tunnel.name, "only tunnel mode is fast") if modes else None

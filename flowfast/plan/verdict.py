@@ -69,7 +69,7 @@ def _judge(sight: Sight, policy: Policy, tunnel: Tunnel | None, *, hidden: bool)
     if path is not None:
         way = path.tx if policy.direction is Direction.OUT else path.rx
         return (Verdict.FAST, way.how) if way.fast else (_slow(sight, policy, path.tx.reason), way.how)
-    refused = sight.refused.get(tunnel.key)
+    refused = sight.regions.refused.get(tunnel.key)
     if refused is not None:
         return _slow(sight, policy, refused), refused.sentence
     return Verdict.FAST, "where the ruleset is applied"

@@ -169,6 +169,14 @@ CASES: list[tuple[str, str, World]] = [
             routes={**ROUTES, "192.168.7.0/24": Route(1)},
         ),
     ),
+    (
+        "NAT_INTO_TUNNEL",
+        "10.1.0.5 becomes 10.1.0.77",
+        World(
+            flow=tcp(reply_dst="10.1.0.77"),
+            spd=(*policies(), *policies("10.9.0.0/16", "10.2.0.0/16", "192.0.2.3", reqid=2)),
+        ),
+    ),
     ("MODE_NOT_ELIGIBLE", "transport", World(flow=FLOW, spd=policies(mode=Mode.TRANSPORT))),
     ("MODE_NOT_ELIGIBLE", "iptfs", World(flow=FLOW, spd=policies(mode=Mode.IPTFS))),
     ("MODE_NOT_ELIGIBLE", "beet", World(flow=FLOW, spd=policies(mode=Mode.BEET), config=None)),
