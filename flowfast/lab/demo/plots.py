@@ -1,0 +1,273 @@
+"""The report's plots as inline SVG, drawn by matplotlib. Colours are CSS variables, so that the page chooses them."""
+
+import io
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from importlib import import_module
+from itertools import count, pairwise
+from typing import Any
+
+from flowfast.lab.demo.result import ROUTES, WAYS, Part, Route, Sample, Way, pairs
+from flowfast.lab.demo.verdict import ENOUGH, PATHS, WORDS
+
+# Placeholders: matplotlib wants a colour, the page wants a variable.
+INK, SOFT, FULL, FAST, MARK = "#010101", "#010102", "#010103", "#010104", "#010105"
+_VARIABLES = {INK: "--ink", SOFT: "--soft", FULL: "--full", FAST: "--fast", MARK: "--mark"}
+_STYLE = {
+    "svg.fonttype": "none",  # text stays text: it can be read, searched, and takes the page's font
+    "font.size": 9,
+    "text.color": INK,
+    "axes.labelcolor": INK,
+    "axes.edgecolor": SOFT,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.titlesize": 9,
+    "axes.titlelocation": "left",
+    "xtick.color": SOFT,
+    "ytick.color": SOFT,
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
+    "grid.color": SOFT,
+    "grid.alpha": 0.25,
+    "axes.axisbelow": True,
+    "figure.facecolor": "none",
+    "axes.facecolor": "none",
+    "legend.frameon": False,
+}
+BIN = 0.05
+"""Seconds of guest time that a point of a plot over time stands for."""
+WIDTH = 9.2
+"""Inches of a plot."""
+
+_NUMBERS = count()
+
+
+def timeline(part: Part) -> str:
+    """Throughput over time, a panel for each path: LAN to tunnel upwards, the other way downwards."""
+    known = [(span, PATHS[route]) for route in ROUTES if (span := _span(part, route)) is not None]
+    with _figure(WIDTH, 3.0) as (figure, save):
+        widths = [end - start for (start, end), _ in known]
+        panels = figure.subplots(1, len(known), sharey=True, squeeze=False, width_ratios=widths)[0]
+        for axes, ((start, end), words) in zip(panels, known, strict=True):
+            _areas(axes, part, start, end, unit=1e6)
+            axes.set_title(words)
+            axes.set_xlabel("seconds of guest time")
+            if start < part.killed < end:
+                _mark(axes, part.killed, "kill -9 of both controllers", right=True)
+        panels[0].set_ylabel("Mbit/s of inner packets")
+        _ways(panels[0])
+        return save(f"Throughput over time on both paths, {part.topology}")
+
+
+def switch_over(part: Part) -> str:
+    """The streams while flowfast started, by path."""
+    with _figure(WIDTH, 2.3) as (figure, save):
+        axes = figure.subplots()
+        _areas(axes, part, part.started - 0.25, part.applied + 0.45, unit=1e3, step=0.1)
+        _mark(axes, part.started, "flowfast run starts")
+        _legend(axes)
+        _ways(axes, right=True)
+        axes.set_ylabel("kbit/s of inner packets")
+        axes.set_xlabel("seconds of guest time")
+        return save(f"Traffic by path while flowfast started, {part.topology}")
+
+
+def _span(part: Part, route: Route) -> tuple[float, float] | None:
+    """From a little before the first load of a path to a little after its last."""
+    windows = [each for each in part.windows if each.route == route]
+    return (min(each.start for each in windows) - 0.1, max(each.end for each in windows) + 0.1) if windows else None
+
+
+def throughput(part: Part) -> str:
+    """Bars of both paths, a panel for each load, a pair of bars for each tunnel, family and direction."""
+    found = list(pairs(part))
+    with _figure(WIDTH, 0.55 + 0.42 * len(part.lanes)) as (figure, save):
+        panels = figure.subplots(1, len({full.load for full, _ in found}), sharey=True, squeeze=False)[0]
+        for axes, load in zip(panels, dict.fromkeys(full.load for full, _ in found), strict=True):
+            mine = [(full, fast) for full, fast in found if full.load == load]
+            for row, (full, fast) in enumerate(mine):
+                _pair(axes, row, full.bits_per_second, fast.bits_per_second, 1e6, better_is_more=True)
+            _rows(axes, [_lane(full.lane.tunnel, full.lane.family, full.lane.way) for full, _ in mine])
+            axes.set_title(load)
+            axes.set_xlabel("Mbit/s")
+        return save(f"Throughput on both paths, {part.topology}")
+
+
+def cost(parts: Sequence[Part]) -> str:
+    """Bars of what a packet costs the gateway on both paths."""
+    rows = [
+        (f"{part.topology}, {WORDS[way]}", *((c.tx_full, c.tx_fast) if way == "tx" else (c.rx_full, c.rx_fast)))
+        for part in parts
+        for c in (part.cost,)
+        for way in WAYS
+    ]
+    with _figure(WIDTH, 0.5 + 0.42 * len(rows)) as (figure, save):
+        axes = figure.subplots()
+        for row, (_, full, fast) in enumerate(rows):
+            _pair(axes, row, full, fast, 1e3, better_is_more=False)
+        _rows(axes, [label for label, _, _ in rows])
+        axes.set_xlabel("thousand instructions of gw1 for one packet")
+        return save("What one packet costs the gateway on both paths")
+
+
+def shares(parts: Sequence[Part]) -> str:
+    """How the bytes of each tunnel and direction were divided between the paths while flowfast ran."""
+    rows = [
+        (f"{tunnel}, {WORDS[way]}", part.carried(tunnel, way, "fast").fast_share)
+        for part in parts
+        for tunnel in part.tunnels
+        for way in WAYS
+    ]
+    with _figure(WIDTH, 0.5 + 0.3 * len(rows)) as (figure, save):
+        axes = figure.subplots()
+        for row, (_, share) in enumerate(rows):
+            if share is not None:
+                axes.barh(row, share * 100, color=FAST, height=0.55)
+                axes.barh(row, 100 - share * 100, left=share * 100, color=FULL, height=0.55)
+                axes.text(101, row, f"{share:.2%}", va="center", fontsize=8)
+        _rows(axes, [label for label, _ in rows])
+        axes.set_xlim(0, 110)
+        axes.set_xticks([0, 25, 50, 75, 100])
+        axes.axvline(ENOUGH * 100, color=MARK, linewidth=1, linestyle=(0, (2, 2)))
+        axes.text(ENOUGH * 100 - 0.5, -0.6, f"{ENOUGH:.0%} wanted", ha="right", va="bottom", fontsize=8, color=MARK)
+        axes.set_xlabel("% of the bytes on the flowtable, while flowfast ran")
+        return save("Share of the bytes on the fast path")
+
+
+# --- pieces ----------------------------------------------------------------------------------------------------------
+
+
+def _lane(tunnel: str, family: int, way: Way) -> str:
+    return f"{tunnel} IPv{family}\n{WORDS[way]}"
+
+
+def _rows(axes: Any, labels: Sequence[str]) -> None:
+    axes.set_yticks(range(len(labels)), labels)
+    axes.set_ylim(len(labels) - 0.4, -0.6)
+    axes.tick_params(axis="y", length=0)
+    axes.grid(axis="x")
+
+
+def _pair(axes: Any, row: int, full: float | None, fast: float | None, unit: float, *, better_is_more: bool) -> None:
+    """Two bars, and the factor between them at the end of the second."""
+    for at, value, color in ((row - 0.19, full, FULL), (row + 0.19, fast, FAST)):
+        if value is not None:
+            axes.barh(at, value / unit, height=0.34, color=color)
+    if full and fast:
+        factor = fast / full if better_is_more else full / fast
+        axes.annotate(
+            f"{factor:.2f}x", (fast / unit, row + 0.19), (3, 0), textcoords="offset points", va="center", fontsize=8
+        )
+        axes.margins(x=0.16)
+
+
+def _areas(axes: Any, part: Part, start: float, end: float, *, unit: float, step: float = BIN) -> None:
+    """Stacked areas of both paths, one way up and one way down."""
+    for way in WAYS:
+        sign = 1 if way == "tx" else -1
+        at, full, fast = series(part, way, start, end, step)
+        low = [sign * value / unit for value in full]
+        high = [sign * (one + other) / unit for one, other in zip(full, fast, strict=True)]
+        axes.fill_between(at, low, step="post", color=FULL, linewidth=0)
+        axes.fill_between(at, high, low, step="post", color=FAST, linewidth=0)
+    most = max(abs(value) for value in axes.get_ylim())
+    axes.set_ylim(-most, most)
+    axes.set_xlim(start, end)
+    axes.axhline(0, color=SOFT, linewidth=0.8)
+    axes.yaxis.set_major_formatter(lambda value, _: f"{abs(value):g}")
+    axes.grid(axis="y")
+
+
+def _ways(axes: Any, right: bool = False) -> None:
+    """Says what is up and what is down, in the corners of one side."""
+    x, ha = (0.995, "right") if right else (0.006, "left")
+    for y, va, way in ((0.97, "top", WAYS[0]), (0.03, "bottom", WAYS[1])):
+        axes.text(x, y, WORDS[way], transform=axes.transAxes, fontsize=8, ha=ha, va=va, weight="bold")
+
+
+def _mark(axes: Any, at: float, words: str, right: bool = False) -> None:
+    """A moment, and what happened then, in words at the upper edge."""
+    axes.axvline(at, color=MARK, linewidth=1, linestyle=(0, (2, 2)))
+    axes.annotate(
+        words,
+        (at, 0.97),
+        (-3 if right else 3, 0),
+        xycoords=("data", "axes fraction"),
+        textcoords="offset points",
+        ha="right" if right else "left",
+        va="top",
+        fontsize=8,
+        color=MARK,
+    )
+
+
+def _legend(axes: Any) -> None:
+    patch = import_module("matplotlib.patches").Patch
+    patches = [patch(color=FULL, label=PATHS["full"]), patch(color=FAST, label=PATHS["fast"])]
+    axes.legend(handles=patches, loc="lower right", bbox_to_anchor=(1, 1), ncols=2, borderaxespad=0.1, fontsize=8)
+
+
+def series(
+    part: Part, way: Way, start: float, end: float, step: float = BIN
+) -> tuple[list[float], list[float], list[float]]:
+    """Moments, and bits a second on the full path and on the flowtable from each moment to the next.
+
+    Until flowfast was started everything took the full path: what GRO saves there in headers is no fast path.
+    """
+    moments = [start + number * step for number in range(int((end - start) / step) + 1)]
+    totals = [_at(part.samples, moment, way) for moment in moments]
+    full, fast = [], []
+    for moment, (before, after) in zip(moments, pairwise(totals), strict=False):
+        total, forward = after[0] - before[0], after[1] - before[1]
+        slow = total if moment + step <= part.started else min(forward, total)
+        full.append(slow * 8 / step)
+        fast.append((total - slow) * 8 / step)
+    return moments[:-1], full, fast
+
+
+def _at(samples: Sequence[Sample], moment: float, way: Way) -> tuple[float, float]:
+    """Totals at a moment, between two samples in proportion: all bytes, and those that the forward chain saw."""
+
+    def values(sample: Sample) -> tuple[int, int]:
+        return (sample.tx, sample.forward_tx) if way == "tx" else (sample.rx, sample.forward_rx)
+
+    for before, after in pairwise(samples):
+        if before.at <= moment < after.at:
+            part = (moment - before.at) / (after.at - before.at)
+            (total, forward), (more, more_forward) = values(before), values(after)
+            return total + (more - total) * part, forward + (more_forward - forward) * part
+    edge = samples[0] if moment < samples[0].at else samples[-1]
+    return values(edge)
+
+
+@contextmanager
+def _figure(width: float, height: float) -> Iterator[tuple[Any, Callable[[str], str]]]:
+    """A figure of so many inches, and what makes SVG of it, given its title."""
+    mpl = import_module("matplotlib")  # an extra, and a second to import
+
+    # Ids of clip paths are hashes: with one salt, equal paths of two plots on a page would share an id.
+    with mpl.rc_context({**_STYLE, "svg.hashsalt": f"flowfast {next(_NUMBERS)}"}):
+        figure = import_module("matplotlib.figure").Figure(figsize=(width, height), layout="constrained")
+
+        def save(title: str) -> str:
+            text = io.StringIO()
+            nothing = {"Date": None, "Creator": None, "Format": None, "Type": None}
+            figure.savefig(text, format="svg", metadata=nothing)
+            return inline(text.getvalue(), title)
+
+        yield figure, save
+
+
+def inline(svg: str, title: str) -> str:
+    """A plot for the page: as wide as the page, in its font and colours, with a title for who cannot see it."""
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<defs>\s*<style[^>]*>.*?</style>\s*</defs>", "", svg, flags=re.S)
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.S)
+    svg = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", svg, count=1)
+    svg = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", svg, count=1)
+    svg = svg.replace("<svg", f'<svg role="img" aria-label="{title}"', 1)
+    svg = re.sub(r"font: ([\d.]+)px [^;\"]*", r"font-size: \1px", svg)
+    for placeholder, variable in _VARIABLES.items():
+        svg = svg.replace(placeholder, f"var({variable})")
+    return svg

@@ -1,0 +1,394 @@
+"""What happens in the guest: `python3 -m flowfast.lab.demo.scenario policy|interface`.
+
+Two gateways and two hosts on emulated NICs, strongSwan's tunnels, a small firewall. The same loads run over the full
+L3 path first, then with `flowfast run` on both gateways. Says every step on standard output (events.py), and at the
+end everything that was measured.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Self, get_args
+
+from flowfast.lab.capture import Capture, capture
+from flowfast.lab.demo import cost
+from flowfast.lab.demo.controller import Controller
+from flowfast.lab.demo.events import Failed, Progress
+from flowfast.lab.demo.meter import Meter, Reading, rate
+from flowfast.lab.demo.result import (
+    WAYS,
+    Cost,
+    Lane,
+    Part,
+    Route,
+    Sample,
+    SaTraffic,
+    Stream,
+    Traffic,
+    Way,
+    Window,
+    Wire,
+)
+from flowfast.lab.demo.site import FIREWALL, TITLES, TUNNELS, PartName, config, connection
+from flowfast.lab.ike import Daemon
+from flowfast.lab.iperf import iperf3_server, parse_iperf3
+from flowfast.lab.netns import Netns
+from flowfast.lab.topology import BOTH, TwoGateways, lan_prefix, two_gateways, wan_address
+from flowfast.lab.traffic import UdpFlow
+from flowfast.model.errors import FlowfastError
+from flowfast.model.sa import SA
+
+SOCKET_BUFFER = 1 << 25
+"""Bytes: one CPU does everything, and a receiver that waits for it must not lose what the gateways carried."""
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """`size` bytes of payload by iperf3; with `payload`, as UDP packets of that size, as fast as they go."""
+
+    name: str
+    size: int
+    payload: int | None = None
+
+
+LOADS = (Load("TCP", 8_000_000), Load("UDP, 1300 bytes", 6_000_000, 1300), Load("UDP, 100 bytes", 700_000, 100))
+AFTER_KILL = Load("TCP, controllers killed", 8_000_000)
+STREAM_RATE, STREAM_SIZE = 50, 1000
+
+Say = Callable[[Progress], None]
+
+
+class _Steps:
+    """Turns steps, each as long as its weight says, into progress."""
+
+    def __init__(self, total: float, say: Say) -> None:
+        self._total, self._say = total, say
+        self._done = self._next = 0.0
+
+    def begin(self, weight: float, sentence: str) -> None:
+        self._done += self._next
+        self._next = weight
+        self._say(Progress(min(1.0, self._done / self._total), sentence))
+
+
+class _Awake:
+    """Keeps the CPU busy when nothing else does, unless it is paused.
+
+    With --icount an idle guest's clock jumps to the next timer. While it waits for its disk that is every timeout of
+    strongSwan's; in a load that keeps the CPU busy anyway, it is exact.
+    """
+
+    def __enter__(self) -> Self:
+        self._process = subprocess.Popen(["chrt", "--idle", "0", "sh", "-c", "while :; do :; done"])
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.kill()
+        self._process.wait()
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """While something is measured."""
+        self._process.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self._process.send_signal(signal.SIGCONT)
+
+
+def _is_out(sa: SA) -> bool:
+    return sa.src == wan_address(1, 4)
+
+
+class Scenario:
+    """One guest's run. `clock`: guest seconds since it began."""
+
+    def __init__(self, part: PartName, say: Say) -> None:
+        self.part = part
+        self.lanes = [Lane(t.name, family, way) for t in TUNNELS[part] for family in t.families for way in WAYS]
+        # Weights are seconds on an idle machine, about.
+        self.steps = _Steps(8 + 5 + 2 * (3 + 2 * len(self.lanes) * len(LOADS)) + 14 + 3, say)
+        self.windows: list[Window] = []
+        self.by_sa: dict[Route, dict[int, Traffic]] = {"full": defaultdict(Traffic), "fast": defaultdict(Traffic)}
+        self.began = time.monotonic()
+
+    @property
+    def clock(self) -> float:
+        return time.monotonic() - self.began
+
+    def run(self) -> Part:
+        """Everything, from the topology to the answer. Raises FlowfastError."""
+        self.steps.begin(8, "two gateways and two hosts, joined by emulated NICs")
+        # What udev would have loaded for this CPU: without it AES is table lookups, and outweighs all the rest.
+        subprocess.run(["modprobe", "aesni_intel"], check=False, stdin=subprocess.DEVNULL)
+        for name in ("rmem", "wmem"):
+            Path(f"/proc/sys/net/core/{name}_max").write_text(str(SOCKET_BUFFER))
+        Path("/proc/sys/net/core/rmem_default").write_text(str(SOCKET_BUFFER))
+        with ExitStack() as stack:
+            self.awake = stack.enter_context(_Awake())
+            topo = stack.enter_context(two_gateways("policy" if self.part == "policy" else "xfrmi", "nic"))
+            for gateway in (topo.gw1, topo.gw2):
+                gateway.run(["nft", "-f", "-"], stdin=FIREWALL)
+            self.steps.begin(5, "strongSwan brings up " + " and ".join(t.name for t in TUNNELS[self.part]))
+            ike = self._tunnels(topo, stack)
+            self.reqids = {sa.reqid: sa.name for sa in ike.list_sas()}
+            for host in (topo.h1, topo.h2):
+                for family in BOTH:
+                    address = topo.host_address(1 if host is topo.h1 else 2, family)
+                    stack.enter_context(iperf3_server(host, address, 5200 + family))
+            meter = stack.enter_context(Meter("gw1"))
+            return self._measure(topo, meter, Path(stack.enter_context(tempfile.TemporaryDirectory())))
+
+    def _tunnels(self, topo: TwoGateways, stack: ExitStack) -> Daemon:
+        secret = os.urandom(24).hex()
+        left = stack.enter_context(Daemon(topo.gw1, (connection(self.part, 1),), secret))
+        stack.enter_context(Daemon(topo.gw2, (connection(self.part, 2),), secret))
+        for tunnel in TUNNELS[self.part]:
+            left.initiate(tunnel.name)
+        return left
+
+    def _measure(self, topo: TwoGateways, meter: Meter, folder: Path) -> Part:
+        self.steps.begin(3, "cost of a packet on the full L3 path")
+        cost.establish(topo)
+        with self.awake.paused():
+            generator = cost.generator(topo)
+            tx_full, rx_full = cost.outbound(topo, generator), cost.inbound(topo)
+        with self._watched(topo, meter) as full_wire, self.awake.paused():
+            self._loads(topo, meter, "full")
+        controllers = [
+            Controller(topo.gw1, config(self.part, 1), folder),
+            Controller(topo.gw2, config(self.part, 2), folder),
+        ]
+        with self._watched(topo, meter) as fast_wire:
+            streams, started, applied = self._switch_over(topo, controllers)
+            with self.awake.paused():
+                self._loads(topo, meter, "fast")
+            offloaded = _offloaded(topo.gw1)
+            metrics = _tunnel_metrics(controllers[0].metrics())
+            ruleset = topo.gw1.run(["nft", "list", "ruleset"]).stdout
+            self.steps.begin(2, "kill -9 of both controllers, and traffic goes on")
+            for controller in controllers:
+                controller.kill()
+            killed = self.clock
+            with self.awake.paused():
+                self._window(topo, meter, self.lanes[0], AFTER_KILL, "fast")
+        self.steps.begin(3, "cost of a packet on the flowtable")
+        cost.establish(topo)
+        with self.awake.paused():
+            tx_fast, rx_fast = cost.outbound(topo, generator), cost.inbound(topo)
+        last = meter.read()
+        return Part(
+            name=self.part,
+            topology=TITLES[self.part],
+            windows=tuple(self.windows),
+            sas=tuple(self._sa_rows(last)),
+            samples=tuple(self._samples(meter.readings)),
+            started=started,
+            applied=applied,
+            killed=killed,
+            streams=streams,
+            full_wire=full_wire(),
+            fast_wire=fast_wire(),
+            cost=Cost(tx_full, tx_fast, rx_full, rx_fast),
+            offloaded=offloaded,
+            ruleset=ruleset,
+            config=config(self.part, 1),
+            metrics=metrics,
+            versions=_versions(),
+        )
+
+    # --- loads -------------------------------------------------------------------------------------------------------
+
+    def _loads(self, topo: TwoGateways, meter: Meter, route: Route) -> None:
+        path = "full L3 path" if route == "full" else "flowtable"
+        for lane in self.lanes:
+            for load in LOADS:
+                where = "LAN to tunnel" if lane.way == "tx" else "tunnel to LAN"
+                self.steps.begin(2, f"{path}: {lane.tunnel}, IPv{lane.family}, {where}, {load.name}")
+                self._window(topo, meter, lane, load, route)
+
+    def _window(self, topo: TwoGateways, meter: Meter, lane: Lane, load: Load, route: Route) -> None:
+        client, address = (
+            (topo.h1, topo.host_address(2, lane.family))
+            if lane.way == "tx"
+            else (topo.h2, topo.host_address(1, lane.family))
+        )
+        before = meter.read()
+        said = parse_iperf3(client.run(_iperf3(address, lane.family, load), check=False).stdout)
+        after = meter.read()
+        carried = {way: self._carried(before, after, lane.tunnel, way, route) for way in WAYS}
+        points = [(each.at, each.bytes(lane.way, _is_out)) for each in meter.between(before, after)]
+        self.windows.append(
+            Window(
+                lane=lane,
+                load=load.name,
+                route=route,
+                start=before.at - self.began,
+                end=after.at - self.began,
+                tx=carried["tx"],
+                rx=carried["rx"],
+                bits_per_second=rate(points),
+                sent=said.packets,
+                lost=said.lost_packets,
+            )
+        )
+
+    def _carried(self, before: Reading, after: Reading, tunnel: str, way: Way, route: Route) -> Traffic:
+        """Growth between two readings; only one tunnel is loaded, so that what was forwarded was its."""
+        total = Traffic(
+            forward_bytes=after.forward[way].bytes - before.forward[way].bytes,
+            forward_packets=after.forward[way].packets - before.forward[way].packets,
+        )
+        for spi, sa in after.sas.items():
+            if self.reqids.get(sa.reqid) != tunnel or _is_out(sa) != (way == "tx"):
+                continue
+            old = before.sas.get(spi)
+            grown = Traffic(
+                sa.counters.bytes - (old.counters.bytes if old else 0),
+                sa.counters.packets - (old.counters.packets if old else 0),
+            )
+            total += grown
+            self.by_sa[route][spi] += grown + Traffic(0, 0, total.forward_bytes, total.forward_packets)
+        return total
+
+    # --- from one path to the other ----------------------------------------------------------------------------------
+
+    def _switch_over(self, topo: TwoGateways, controllers: list[Controller]) -> tuple[tuple[Stream, ...], float, float]:
+        """Starts flowfast on both gateways while a stream runs in each tunnel; what became of the streams, and when."""
+        self.steps.begin(14, "`flowfast run` starts on both gateways, under traffic")
+        with ExitStack() as stack:
+            flows = {
+                (tunnel.name, family): stack.enter_context(
+                    UdpFlow(
+                        topo.h1,
+                        topo.h2,
+                        topo.host_address(2, family),
+                        size=STREAM_SIZE,
+                        rate=STREAM_RATE,
+                        port=7000 + family,
+                    )
+                )
+                for tunnel in TUNNELS[self.part]
+                for family in tunnel.families
+            }
+            time.sleep(0.3)
+            started = self.clock
+            for controller in controllers:
+                controller.start()
+            for controller in controllers:
+                controller.wait()
+            applied = self.clock
+            time.sleep(0.5)
+            ended = {key: flow.stop() for key, flow in flows.items()}
+        streams = tuple(
+            Stream(tunnel, family, each.sent, each.lost, each.reordered, each.corrupt)
+            for (tunnel, family), each in ended.items()
+        )
+        return streams, started, applied
+
+    @contextmanager
+    def _watched(self, topo: TwoGateways, meter: Meter) -> Iterator[Callable[[], Wire]]:
+        """Captures on both ends of the WAN; what was seen can be asked for once the block has ended."""
+        before = meter.read()
+        seen: Capture
+        wires: list[Wire] = []
+        with capture(*topo.wan) as seen:
+            yield lambda: wires[0]
+        after = meter.read()
+        esp = sum(
+            sa.counters.packets - (before.sas[spi].counters.packets if spi in before.sas else 0)
+            for spi, sa in after.sas.items()
+        )
+        prefixes = [lan_prefix(side, family) for side in (1, 2) for family in BOTH]
+        inner = tuple(
+            f"{packet.source} > {packet.destination}, protocol {packet.protocol}, {packet.length} bytes"
+            for packet in seen.within(*prefixes)
+        )
+        wires.append(Wire(seen.total, esp, len(seen.packets), seen.missed, inner[:20], len(inner)))
+
+    # --- the answer --------------------------------------------------------------------------------------------------
+
+    def _sa_rows(self, last: Reading) -> Iterator[SaTraffic]:
+        for spi, sa in last.sas.items():
+            if sa.reqid in self.reqids:
+                yield SaTraffic(
+                    tunnel=self.reqids[sa.reqid],
+                    way="tx" if _is_out(sa) else "rx",
+                    spi=spi,
+                    algorithm=sa.algorithm or "-",
+                    cpu=sa.pcpu,
+                    full=self.by_sa["full"][spi],
+                    fast=self.by_sa["fast"][spi],
+                )
+
+    def _samples(self, readings: list[Reading]) -> Iterator[Sample]:
+        for each in readings:
+            yield Sample(
+                at=round(each.at - self.began, 4),
+                tx=each.bytes("tx", _is_out),
+                rx=each.bytes("rx", _is_out),
+                forward_tx=each.forward["tx"].bytes,
+                forward_rx=each.forward["rx"].bytes,
+            )
+
+
+def _iperf3(address: str, family: int, load: Load) -> list[str]:
+    # In steps of 0.1 s: iperf3 looks only then whether everything was sent.
+    command = ["iperf3", "--json", "--interval", "0.1", "--client", address, "--port", str(5200 + family)]
+    command += ["--bytes", str(load.size)]
+    return command if load.payload is None else [*command, "--udp", "--bitrate", "0", "--length", str(load.payload)]
+
+
+def _offloaded(gateway: Netns) -> tuple[str, ...]:
+    """The connections that conntrack says are on the flowtable, in its own words."""
+    found = []
+    for family in ("ipv4", "ipv6"):
+        listed = gateway.run(["conntrack", "-L", "-f", family]).stdout.splitlines()
+        found += [" ".join(line.split()) for line in listed if "[OFFLOAD]" in line]
+    return tuple(found)
+
+
+def _tunnel_metrics(page: str) -> str:
+    return "\n".join(
+        line for line in page.splitlines() if line.startswith(("flowfast_tunnel_bytes", "flowfast_sa_bytes"))
+    )
+
+
+def _versions() -> dict[str, str]:
+    """Of what was measured with, as Debian names them."""
+    packages = ("nftables", "iproute2", "strongswan-swanctl", "iperf3")
+    command = ["dpkg-query", "--show", "--showformat", "${Package} ${Version}\n", *packages]
+    listed = subprocess.run(command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL).stdout
+    programs = {name: version for name, _, version in (line.partition(" ") for line in listed.splitlines())}
+    return {"kernel": os.uname().release, **programs, "python": sys.version.split()[0]}
+
+
+def main(argv: list[str]) -> int:
+    """Prints events, and at the end the part or why there is none."""
+
+    def say(line: str) -> None:
+        print(line, flush=True)
+
+    if len(argv) != 1 or argv[0] not in get_args(PartName):
+        say(Failed(f"scenario: expected one of {', '.join(get_args(PartName))}").line())
+        return 2
+    try:
+        part = Scenario(argv[0], lambda progress: say(progress.line())).run()  # type: ignore[arg-type] # checked above
+    except (FlowfastError, OSError) as error:
+        say(Failed(" ".join(str(error).split())).line())
+        return 1
+    say(json.dumps({"part": asdict(part)}, separators=(",", ":")))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
