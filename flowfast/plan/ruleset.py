@@ -225,7 +225,7 @@ def _marked_set(family: int, wanted: Wanted) -> Set:
     """Prefix pairs with the mark that their own peer's packets have."""
     _, digit, kind = _FAMILIES[family]
     elements: dict[Element, str] = {
-        (*pair, f"{wanted.marks[tunnel.name]:#x}"): ""
+        (*pair, str(wanted.marks[tunnel.name])): ""  # decimal, as nft lists it
         for pair, tunnel in wanted.regions.inbound.get(family, {}).items()
         if tunnel.name in wanted.marks
     }

@@ -145,8 +145,8 @@ def test_marks_of_their_own_tell_peers_apart() -> None:
     desired = plan(replace(router(*TWO), sas=sas), config())
     assert [path.rx.fast for path in desired.paths] == [True, True]
     assert set(desired.ruleset.tables[NETDEV].sets["marked4"].elements) == {
-        ("10.2.0.0/16", "10.1.0.0/16", "0x11"),
-        ("10.3.0.0/16", "10.1.0.0/16", "0x22"),
+        ("10.2.0.0/16", "10.1.0.0/16", "17"),
+        ("10.3.0.0/16", "10.1.0.0/16", "34"),
     }
     shared = (sas[0], inbound("192.0.2.3", 2, Mark(0x11, 0xFFFFFFFF)))
     assert not plan(replace(router(*TWO), sas=shared), config()).paths[0].rx.fast
