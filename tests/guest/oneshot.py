@@ -1,0 +1,179 @@
+"""What the tests of templates, peers and NAT share: flowfast's commands, and a count of the full path.
+
+The commands run in a fork of the test's process, which has everything imported already: a new interpreter costs
+seconds under emulation.
+"""
+
+import io
+import json
+import logging
+import multiprocessing
+import os
+import socket
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from click.testing import CliRunner
+
+from flowfast.cli import cli
+from flowfast.lab.netns import Netns, enter
+from flowfast.lab.topology import TwoGateways, settle
+from flowfast.lab.traffic import family_of
+from flowfast.model.errors import FlowfastError
+
+WATCH = """
+table inet watch {
+  counter forwarded { }
+  chain forward { type filter hook forward priority filter; policy accept; counter name forwarded; }
+}
+"""
+
+
+def _command(arguments: tuple[str, ...]) -> tuple[int, str]:
+    try:
+        result = CliRunner().invoke(cli, list(arguments), catch_exceptions=False)
+    except FlowfastError as error:
+        return error.exit_code, str(error)
+    return result.exit_code, result.stdout if result.exit_code == 0 else result.output
+
+
+def flowfast(ns: Netns, *arguments: str) -> str:
+    """What `flowfast ARGUMENTS` prints in a namespace, where it must succeed."""
+    code, said = ns.call(_command, arguments, timeout=120)
+    assert code == 0, f"flowfast {' '.join(arguments)}: exit code {code}: {said}"
+    return said
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """What `flowfast apply --json` said."""
+
+    said: dict[str, Any]
+
+    @property
+    def reasons(self) -> set[str]:
+        """Codes of all reasons."""
+        return {reason["code"] for reason in self.said["reasons"]}
+
+    def fast(self, direction: str) -> set[bool]:
+        """Whether the tunnels are fast in a direction ("tx", "rx")."""
+        return {path[direction]["fast"] for path in self.said["paths"]}
+
+
+def apply(ns: Netns, config: str, **settings: str) -> Applied:
+    """`flowfast apply CONFIG --set NAME=VALUE ...` in a namespace."""
+    options = [word for name, value in settings.items() for word in ("--set", f"{name}={value}")]
+    return Applied(json.loads(flowfast(ns, "apply", config, "--json", *options)))
+
+
+class FullPath:
+    """Counts what the forward chains of a namespace see: `with FullPath(gw1) as seen: ...; seen.packets`."""
+
+    def __init__(self, ns: Netns) -> None:
+        self.ns = ns
+        self.packets = 0
+
+    def __enter__(self) -> "FullPath":
+        self._before = self._count()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.packets = self._count() - self._before
+
+    def _count(self) -> int:
+        if "table inet watch" not in self.ns.run(["nft", "list", "tables"]).stdout:
+            self.ns.run(["nft", "-f", "-"], stdin=WATCH)
+        listed = self.ns.run(["nft", "list", "counter", "inet", "watch", "forwarded"]).stdout
+        return int(listed.split("packets")[1].split()[0])
+
+
+def meet(topo: TwoGateways) -> None:
+    """Waits until the hosts reach each other, and all neighbours are known: a flow is not added before."""
+    settle(*((topo.h1, topo.host_address(2, family)) for family in topo.families))
+
+
+def to_and_fro(
+    client: Netns,
+    server: Netns,
+    address: str,
+    *,
+    source: str = "",
+    at: str = "",
+    port: int = 7,
+    tos: int = 0,
+    rounds: int = 300,
+) -> int:
+    """UDP packets there and back, one after the other, so that a slow machine has no more under way than a fast one.
+
+    Each must arrive, and its answer. `at` is where the server listens, if NAT makes that another address. Returns the
+    client's port.
+    """
+    family = family_of(address)
+    with server.socket(family, socket.SOCK_DGRAM) as answering, client.socket(family, socket.SOCK_DGRAM) as asking:
+        answering.bind((at or address, port))
+        asking.bind((source, 0))
+        asking.connect((address, port))
+        if tos:
+            asking.setsockopt(socket.IPPROTO_IP, socket.IP_TOS, tos)
+        for one in (asking, answering):
+            one.settimeout(10)
+        for number in range(rounds):
+            payload = str(number).encode().ljust(300, b".")
+            asking.send(payload)
+            arrived, sender = answering.recvfrom(2048)
+            assert arrived == payload
+            answering.sendto(arrived, sender)
+            assert asking.recv(2048) == payload
+        ours: int = asking.getsockname()[1]
+    return ours
+
+
+def offloaded(ns: Netns) -> list[str]:
+    """Connections that conntrack says are on the flowtable."""
+    listed = ns.run(["conntrack", "-L"]).stdout + ns.run(["conntrack", "-L", "-f", "ipv6"]).stdout
+    return [line for line in listed.splitlines() if "[OFFLOAD]" in line]
+
+
+@contextmanager
+def running(ns: Netns, config: str, log: Path) -> Iterator[None]:
+    """`flowfast run CONFIG` in a namespace, from its first round on; what it says is in `log`."""
+    process = multiprocessing.get_context("fork").Process(target=_run, args=(ns.name, config, log), daemon=True)
+    process.start()
+    try:
+        deadline = time.monotonic() + 120
+        while "flowfast_reconcile_last_success_timestamp_seconds " not in ns.call(metrics):
+            assert process.is_alive(), f"flowfast ended: {log.read_text()}"
+            assert time.monotonic() < deadline, f"no first round: {log.read_text()}"
+            time.sleep(0.5)
+        yield
+        assert process.is_alive(), f"flowfast ended: {log.read_text()}"
+    finally:
+        process.terminate()
+        process.join(30)
+
+
+def _run(name: str, config: str, log: Path) -> None:
+    with log.open("ab", buffering=0) as to:
+        os.dup2(to.fileno(), 1)
+        os.dup2(to.fileno(), 2)
+        sys.stdout = sys.stderr = io.TextIOWrapper(to, line_buffering=True)
+        enter(name)
+        # The reports of the test's process must not come from here, nor its handlers of the log.
+        logging.getLogger().handlers.clear()
+        cli(["run", config], standalone_mode=False)
+
+
+def metrics() -> str:
+    """The exporter's page, empty while it does not answer."""
+    try:
+        with urllib.request.urlopen("http://127.0.0.1:9833/metrics", timeout=5) as answer:
+            text: str = answer.read().decode()
+            return text
+    except OSError:
+        return ""
