@@ -1,0 +1,259 @@
+"""Every template of rules/, applied to a router that it is for: the paths are what it says, and all arrives whole.
+
+Where the WAN is on the flowtable, forged plaintext arrives nowhere.
+"""
+
+import secrets
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+
+import pytest
+
+from flowfast.config.library import names
+from flowfast.lab.hub import HubAndSpokes, hub_and_spokes
+from flowfast.lab.inject import Arrivals, Injection, Tuple
+from flowfast.lab.manual_keys import manual_keys
+from flowfast.lab.netns import Netns
+from flowfast.lab.topology import BOTH, TwoGateways, settle, two_gateways
+from flowfast.lab.traffic import UdpFlow, tcp_transfer
+from tests.guest.oneshot import FullPath, apply, meet, offloaded, to_and_fro
+
+pytestmark = pytest.mark.guest(images=["debian14", "debian13"], nics=3)
+everywhere = pytest.mark.guest(images=["debian14", "debian13", "debian12"])
+
+ROUNDS = 300
+TCP_BYTES = 1_000_000
+OURS, THEIRS = 4100, 7
+POLICY_TEMPLATES = ("site-to-site-policy", "outbound-only", "packet-offload-nic")
+
+
+def test_every_template_is_tried_here() -> None:
+    tried = {*POLICY_TEMPLATES, "site-to-site-xfrm-interface", "cross-netns", "hub-and-spokes", "remote-access"}
+    assert {*names()} == tried | {"multi-sa-per-cpu", "plain-router", "anima-acp"}
+
+
+@contextmanager
+def hosts(kind: str, *, keys: bool = True) -> Iterator[TwoGateways]:
+    """Two gateways that know their neighbours, with or without SAs."""
+    with two_gateways(kind) as topo:
+        if keys:
+            manual_keys(topo)
+        meet(topo)
+        yield topo
+
+
+def nearly_all_fast(topo: TwoGateways) -> None:
+    """UDP opened from either side in both families, TCP both ways: gw1's forward chains see less than 1 % of it."""
+    ways = ((topo.h1, topo.h2, 2), (topo.h2, topo.h1, 1))
+    for client, server, side in ways:
+        for family in BOTH:
+            with FullPath(topo.gw1) as seen:
+                to_and_fro(client, server, topo.host_address(side, family), rounds=ROUNDS)
+            assert seen.packets < 2 * ROUNDS / 100, f"UDP to h{side}, IPv{family}"
+        with FullPath(topo.gw1) as seen:
+            assert tcp_transfer(client, server, topo.host_address(side, 4), TCP_BYTES).intact
+        assert seen.packets < 20, f"TCP to h{side}"
+
+
+def attack(topo: TwoGateways | HubAndSpokes, victim: Netns, flows: list[tuple[str, Netns, str]], router: Netns) -> None:
+    """Keeps flows (source, server, address) fast and forges their replies on the WAN: none may arrive."""
+    attacker = topo.wan[1]
+    ports = range(OURS, OURS + len(flows))
+    replies = [Tuple(address, source, THEIRS, port) for (source, _, address), port in zip(flows, ports, strict=True)]
+    mac = router.read("/sys/class/net/wan0/address")
+    with ExitStack() as stack:
+        for (source, server, address), port in zip(flows, ports, strict=True):
+            flow = UdpFlow(victim, server, address, rate=20, port=THEIRS, source=source, source_port=port)
+            stack.enter_context(flow)
+        deadline = time.monotonic() + 20
+        while not all(any(f"sport={port} " in line for line in offloaded(router)) for port in ports):
+            assert time.monotonic() < deadline, router.run(["conntrack", "-L"]).stdout
+            time.sleep(0.2)
+        with Arrivals(victim, "e0") as arrived, Injection(attacker.ns, attacker.name, mac, replies, rate=50) as sent:
+            time.sleep(2)
+        assert sent.sent > 20
+        assert arrived.seen > 10
+    assert arrived.count == 0
+
+
+def attacked_hosts(topo: TwoGateways) -> None:
+    flows = [(topo.host_address(1, family), topo.h2, topo.host_address(2, family)) for family in BOTH]
+    attack(topo, topo.h1, flows, topo.gw1)
+
+
+@everywhere
+def test_site_to_site_policy() -> None:
+    with hosts("policy") as topo:
+        applied = apply(topo.gw1, "site-to-site-policy", lan="lan0", wan="wan0")
+        assert applied.fast("tx") == applied.fast("rx") == {True}
+        nearly_all_fast(topo)
+        attacked_hosts(topo)
+
+
+@everywhere
+def test_site_to_site_xfrm_interface() -> None:
+    with hosts("xfrmi") as topo:
+        applied = apply(topo.gw1, "site-to-site-xfrm-interface", lan="lan0", wan="wan0")
+        assert applied.fast("tx") == applied.fast("rx") == {True}
+        nearly_all_fast(topo)
+
+
+def test_multi_sa_per_cpu() -> None:
+    """With one SA: the kernel that has one for each CPU is another test's."""
+    with hosts("xfrmi") as topo:
+        applied = apply(topo.gw1, "multi-sa-per-cpu", lan="lan0", wan="wan0")
+        assert applied.fast("tx") == applied.fast("rx") == {True}
+        nearly_all_fast(topo)
+
+
+def test_cross_netns() -> None:
+    with hosts("cross-netns") as topo:
+        applied = apply(topo.gw1, "cross-netns", lan="lan0", netns="underlay1")
+        assert applied.fast("tx") == applied.fast("rx") == {True}
+        nearly_all_fast(topo)
+
+
+@pytest.mark.parametrize("template", ["outbound-only", "packet-offload-nic"])
+def test_outbound_only(template: str) -> None:
+    """Also on an ordinary NIC by the template for one that does all of ESP."""
+    with hosts("policy") as topo:
+        applied = apply(topo.gw1, template, lan="lan0", wan="wan0")
+        assert applied.fast("tx") == {True}
+        assert applied.fast("rx") == {False}
+        assert "OUTBOUND_ONLY" in applied.reasons
+        assert "netdev flowfast" not in topo.gw1.run(["nft", "list", "tables"]).stdout
+        with FullPath(topo.gw1) as seen:
+            to_and_fro(topo.h1, topo.h2, topo.host_address(2, 4), rounds=ROUNDS)
+        # The answers, all of them; of what they answer next to nothing.
+        assert ROUNDS <= seen.packets < ROUNDS + 5
+        attacked_hosts(topo)
+
+
+def test_hub_and_spokes() -> None:
+    with hub_and_spokes(2) as topo:
+        manual_keys(topo)
+        spokes = list(enumerate(topo.spokes))
+        settle(*((spoke, topo.host_address(family)) for spoke in topo.spokes for family in BOTH))
+        careful = apply(topo.hub, "hub-and-spokes", lan="lan0", wan="wan0")
+        assert (careful.fast("tx"), careful.fast("rx")) == ({True}, {False})
+        assert "PEERS_NOT_CONFINED" in careful.reasons
+        applied = apply(topo.hub, "hub-and-spokes", lan="lan0", wan="wan0", trust_peers="true")
+        assert applied.fast("tx") == applied.fast("rx") == {True}
+        with FullPath(topo.hub) as seen:
+            for number, spoke in spokes:
+                for family in BOTH:
+                    to_and_fro(topo.h0, spoke, topo.spoke_address(number, family), rounds=ROUNDS)
+        assert seen.packets < 8 * ROUNDS / 100
+        with FullPath(topo.hub) as seen:
+            assert tcp_transfer(topo.h0, topo.spokes[0], topo.spoke_address(0, 4), TCP_BYTES).intact
+        assert seen.packets < 20
+        # From spoke to spoke nothing is fast, and everything arrives.
+        with FullPath(topo.hub) as seen:
+            source, address = topo.spoke_address(0, 4), topo.spoke_address(1, 4)
+            to_and_fro(topo.spokes[0], topo.spokes[1], address, source=source, rounds=50)
+        assert seen.packets >= 100
+        attack(
+            topo,
+            topo.h0,
+            [(topo.host_address(f), spoke, topo.spoke_address(n, f)) for n, spoke in spokes for f in BOTH][:3],
+            topo.hub,
+        )
+
+
+# --- remote access: gw2 plays all the peers ---
+
+PEERS = 20
+KEY = secrets.token_hex(20)
+
+
+def outer(peer: int) -> str:
+    """The address of a peer on the WAN."""
+    return f"192.0.2.{100 + peer}"
+
+
+def pooled(peer: int) -> str:
+    """The address that a peer was given."""
+    return f"10.99.0.{peer}"
+
+
+def commands(peer: int, *, hub: bool) -> list[str]:
+    """The SAs and policies of one peer, at either end, for `ip -batch`."""
+    lines = []
+    ends, mirrored = ("192.0.2.1", outer(peer)), (outer(peer), "192.0.2.1")
+    for (source, destination), spi in ((ends, 0x1000 + peer), (mirrored, 0x2000 + peer)):
+        lines.append(
+            f"xfrm state add src {source} dst {destination} proto esp spi {spi:#x} reqid {peer} mode tunnel"
+            f" replay-window 128 flag esn aead rfc4106(gcm(aes)) 0x{KEY} 128"
+        )
+    policies = [("10.1.0.0/16", f"{pooled(peer)}/32", ends), (f"{pooled(peer)}/32", "10.1.0.0/16", mirrored)]
+    for (source, destination, (near, far)), outbound in zip(policies, (hub, not hub), strict=True):
+        for direction in ("out",) if outbound else ("in", "fwd"):
+            lines.append(
+                f"xfrm policy add src {source} dst {destination} dir {direction}"
+                f" tmpl src {near} dst {far} proto esp reqid {peer} mode tunnel"
+            )
+    return lines
+
+
+def come(topo: TwoGateways, peers: Iterable[int]) -> None:
+    both: tuple[list[str], list[str]] = ([], [])
+    for peer in peers:
+        both[0].extend(commands(peer, hub=True))
+        both[1].extend([f"addr add {outer(peer)}/24 dev wan0", f"addr add {pooled(peer)}/32 dev lo"])
+        both[1].extend(commands(peer, hub=False))
+    for ns, lines in zip((topo.gw1, topo.gw2), both, strict=True):
+        ns.run(["ip", "-batch", "-"], stdin="\n".join(lines) + "\n")
+
+
+def go(topo: TwoGateways, peer: int) -> None:
+    for ns in (topo.gw1, topo.gw2):
+        policies = [line for line in commands(peer, hub=ns is topo.gw1) if line.startswith("xfrm policy")]
+        lines = [line.replace("policy add", "policy delete").split(" tmpl")[0] for line in policies]
+        lines.append(f"xfrm state deleteall reqid {peer}")
+        ns.run(["ip", "-batch", "-"], stdin="\n".join(lines) + "\n")
+
+
+def test_remote_access() -> None:
+    with hosts("policy", keys=False) as topo:
+        topo.gw1.run(["ip", "route", "add", "10.99.0.0/16", "via", "192.0.2.2"])
+        come(topo, range(1, PEERS))
+        settings = {"lan": "lan0", "wan": "wan0", "pool": "10.99.0.0/16", "networks": "10.1.0.0/16"}
+        careful = apply(topo.gw1, "remote-access", **settings)
+        assert (careful.fast("tx"), careful.fast("rx")) == ({True}, {False})
+        with FullPath(topo.gw1) as seen:
+            to_and_fro(topo.h1, topo.gw2, pooled(3), rounds=ROUNDS)
+        assert ROUNDS <= seen.packets < ROUNDS + 5
+
+        # One goes, one comes; all are trusted.
+        go(topo, 5)
+        come(topo, [PEERS])
+        applied = apply(topo.gw1, "remote-access", **settings, trust_peers="true")
+        assert applied.fast("tx") == applied.fast("rx") == {True}
+        names_now = {path["tunnel"] for path in applied.said["paths"]}
+        assert names_now == {f"access-{outer(peer)}" for peer in range(1, PEERS + 1) if peer != 5}
+        with FullPath(topo.gw1) as seen:
+            for peer in (1, 2, PEERS):
+                to_and_fro(topo.h1, topo.gw2, pooled(peer), rounds=ROUNDS)
+        assert seen.packets < 6 * ROUNDS / 100
+        attack(topo, topo.h1, [(topo.host_address(1, 4), topo.gw2, pooled(peer)) for peer in (1, PEERS)], topo.gw1)
+
+
+# --- without a tunnel, without a fast path ---
+
+
+def test_plain_router() -> None:
+    with hosts("policy", keys=False) as topo:
+        apply(topo.gw1, "plain-router", lan="lan0", wan="wan0")
+        nearly_all_fast(topo)
+
+
+def test_anima_acp_is_off_and_says_so() -> None:
+    with hosts("xfrmi") as topo:
+        applied = apply(topo.gw1, "anima-acp", lan="lan0", wan="wan0")
+        assert applied.fast("tx") == applied.fast("rx") == {False}
+        assert "OFF" in applied.reasons
+        with FullPath(topo.gw1) as seen:
+            to_and_fro(topo.h1, topo.h2, topo.host_address(2, 6), rounds=ROUNDS)
+        assert seen.packets >= 2 * ROUNDS
+        assert not offloaded(topo.gw1)
