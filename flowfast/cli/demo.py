@@ -19,7 +19,8 @@ from flowfast.lab.demo.host import Show, play
 from flowfast.lab.demo.result import to_json
 from flowfast.lab.demo.site import TITLES, PartName
 from flowfast.lab.demo.verdict import problems
-from flowfast.lab.recipe import DEFAULT, RECIPES
+from flowfast.lab.image import ensure
+from flowfast.lab.recipe import DEFAULT, RECIPES, recipe
 from flowfast.model.errors import UsageError
 
 PARTS: tuple[PartName, ...] = get_args(PartName)
@@ -48,10 +49,12 @@ def demo(image: str, report: Path, only: PartName | None, keep_going: bool, as_j
     reports.check()
     _check_writable(report)
     parts = (only,) if only else PARTS
+    notes = Console(stderr=True, highlight=False, markup=False, soft_wrap=not sys.stderr.isatty())
+    # Before the bars: sudo may want to ask for a password.
+    built = ensure(recipe(image), notes.print)
     with ExitStack() as stack:
-        notes = Console(stderr=True, highlight=False, soft_wrap=not sys.stderr.isatty())
         show = _bars(notes, parts, stack) if notes.is_terminal else _lines(notes)
-        result = play(parts, image, show=show, say=notes.print, keep_going=keep_going)
+        result = play(parts, built, show=show, say=notes.print, keep_going=keep_going)
     if as_json:
         click.echo(to_json(result))
     else:
@@ -102,6 +105,6 @@ def _lines(notes: Console) -> Show:
     def show(part: PartName, progress: Progress) -> None:
         if part not in said or progress.fraction >= min(1.0, said[part] + PLAIN_STEP):
             said[part] = progress.fraction
-            notes.print(f"{TITLES[part]:>15} {progress.fraction:4.0%}  {progress.sentence}", markup=False)
+            notes.print(f"{TITLES[part]:>15} {progress.fraction:4.0%}  {progress.sentence}")
 
     return show

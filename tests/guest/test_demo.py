@@ -7,8 +7,9 @@ import pytest
 
 from flowfast.lab.demo import cost, scenario
 from flowfast.lab.demo.events import Progress
+from flowfast.lab.demo.loads import Load
 from flowfast.lab.demo.result import Result, part_of
-from flowfast.lab.demo.scenario import Load, Scenario
+from flowfast.lab.demo.scenario import Scenario
 from flowfast.lab.demo.verdict import problems
 
 pytestmark = pytest.mark.guest(images=["debian14"], nics=3)
@@ -19,7 +20,8 @@ def test_the_scenario_shows_the_fast_path(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(scenario, "AFTER_KILL", Load("TCP, controllers killed", 2_000_000))
     monkeypatch.setattr(cost, "COUNTS", (50, 300))
     said: list[Progress] = []
-    part = Scenario("policy", said.append).run()
+    with Scenario("policy", said.append).played() as played:
+        part = played
     assert problems(Result("", "", "", "", "", 0.0, (part,))) == []
 
     assert part.tunnels == ["berlin", "berlin-v6"]

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import time
 import urllib.request
+from collections.abc import Callable
 from pathlib import Path
 
 from flowfast.lab.netns import LabError, Netns
@@ -30,8 +31,11 @@ class Controller:
             command = ["python3", "-m", "flowfast", "run", str(self._config)]
             self._process = self._ns.popen(command, stdout=log, stderr=subprocess.STDOUT)
 
-    def wait(self) -> None:
-        """Returns when its ruleset is applied and verified. LabError, with its log, if it ends or takes too long."""
+    def wait(self, tick: Callable[[], None]) -> None:
+        """Returns when its ruleset is applied and verified; calls `tick` now and then.
+
+        LabError, with the end of its log, if it ends or takes too long.
+        """
         deadline = time.monotonic() + START
         while not any(line.startswith(DONE) for line in self.metrics().splitlines()):
             if self._process.poll() is not None:
@@ -40,6 +44,7 @@ class Controller:
                 )
             if time.monotonic() > deadline:
                 raise LabError(f"flowfast in {self._ns.name}: nothing applied within {START:g} s: {self._said()}")
+            tick()
             time.sleep(0.2)
 
     def kill(self) -> None:

@@ -11,13 +11,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from flowfast import __version__
-from flowfast.lab import image as images
 from flowfast.lab.demo.events import Failed, Progress, Reader
 from flowfast.lab.demo.result import Part, Result
 from flowfast.lab.demo.site import TITLES, PartName
+from flowfast.lab.image import Image
 from flowfast.lab.machine import GuestError, Machine
 from flowfast.lab.machine import Result as Ran
-from flowfast.lab.recipe import recipe
 from flowfast.model.errors import FlowfastError
 
 TIMEOUT = 900.0
@@ -35,18 +34,17 @@ class _Cancelled(Exception):
 
 
 def play(
-    parts: Sequence[PartName], image: str, *, show: Show, say: Callable[[str], None], keep_going: bool = False
+    parts: Sequence[PartName], image: Image, *, show: Show, say: Callable[[str], None], keep_going: bool = False
 ) -> Result:
     """Runs the parts, each in a guest with emulated NICs whose time counts instructions; at most one for each core.
 
     One that fails ends the others, unless `keep_going`; it is in the result's `failures` if any part came through.
-    Raises FlowfastError if none did, or if the image cannot be built.
+    Raises FlowfastError if none did.
     """
-    built = images.ensure(recipe(image), say)
     began, date = time.monotonic(), datetime.now(UTC)
     cancelled = threading.Event()
     pool = ThreadPoolExecutor(max_workers=min(len(parts), os.cpu_count() or 1))
-    runs = [pool.submit(_Run(part, image, show, say, cancelled).run) for part in parts]
+    runs = [pool.submit(_Run(part, image.recipe.name, show, say, cancelled).run) for part in parts]
     try:
         if not keep_going:
             wait(runs, return_when=FIRST_EXCEPTION)
@@ -62,8 +60,8 @@ def play(
     return Result(
         version=__version__,
         date=date.isoformat(timespec="seconds"),
-        image=f"{image} ({built.recipe.release})",
-        kernel=built.kernel,
+        image=f"{image.recipe.name} ({image.recipe.release})",
+        kernel=image.kernel,
         host=f"{_qemu_version()}, {os.cpu_count()} cores",
         seconds=time.monotonic() - began,
         parts=tuple(came),

@@ -8,7 +8,7 @@ from importlib import import_module
 from itertools import count, pairwise
 from typing import Any
 
-from flowfast.lab.demo.result import ROUTES, WAYS, Part, Route, Sample, Way, pairs
+from flowfast.lab.demo.result import WAYS, Part, Sample, Way, pairs
 from flowfast.lab.demo.verdict import ENOUGH, PATHS, WORDS
 
 # Placeholders: matplotlib wants a colour, the page wants a variable.
@@ -44,19 +44,28 @@ _NUMBERS = count()
 
 
 def timeline(part: Part) -> str:
-    """Throughput over time, a panel for each path: LAN to tunnel upwards, the other way downwards."""
-    known = [(span, PATHS[route]) for route in ROUTES if (span := _span(part, route)) is not None]
+    """Throughput over time, a panel for each path, and one for what came after the controllers were killed."""
+    fast = [each for each in part.windows if each.route == "fast"]
+    panels = {
+        PATHS["full"]: [each for each in part.windows if each.route == "full"],
+        PATHS["fast"]: [each for each in fast if each.start < part.killed],
+        "kill -9": [each for each in fast if each.start >= part.killed],
+    }
+    spans = {
+        words: (min(each.start for each in windows) - 0.1, max(each.end for each in windows) + 0.1)
+        for words, windows in panels.items()
+        if windows
+    }
     with _figure(WIDTH, 3.0) as (figure, save):
-        widths = [end - start for (start, end), _ in known]
-        panels = figure.subplots(1, len(known), sharey=True, squeeze=False, width_ratios=widths)[0]
-        for axes, ((start, end), words) in zip(panels, known, strict=True):
+        widths = [end - start for start, end in spans.values()]
+        row = figure.subplots(1, len(spans), sharey=True, squeeze=False, width_ratios=widths)[0]
+        for axes, (words, (start, end)) in zip(row, spans.items(), strict=True):
             _areas(axes, part, start, end, unit=1e6)
             axes.set_title(words)
-            axes.set_xlabel("seconds of guest time")
-            if start < part.killed < end:
-                _mark(axes, part.killed, "kill -9 of both controllers", right=True)
-        panels[0].set_ylabel("Mbit/s of inner packets")
-        _ways(panels[0])
+            axes.xaxis.get_major_locator().set_params(nbins=max(1, int(8 * (end - start) / max(widths))))
+        row[0].set_ylabel("Mbit/s of inner packets")
+        figure.supxlabel("seconds of guest time", fontsize=9)
+        _ways(row[0])
         return save(f"Throughput over time on both paths, {part.topology}")
 
 
@@ -71,12 +80,6 @@ def switch_over(part: Part) -> str:
         axes.set_ylabel("kbit/s of inner packets")
         axes.set_xlabel("seconds of guest time")
         return save(f"Traffic by path while flowfast started, {part.topology}")
-
-
-def _span(part: Part, route: Route) -> tuple[float, float] | None:
-    """From a little before the first load of a path to a little after its last."""
-    windows = [each for each in part.windows if each.route == route]
-    return (min(each.start for each in windows) - 0.1, max(each.end for each in windows) + 0.1) if windows else None
 
 
 def throughput(part: Part) -> str:
@@ -186,20 +189,11 @@ def _ways(axes: Any, right: bool = False) -> None:
         axes.text(x, y, WORDS[way], transform=axes.transAxes, fontsize=8, ha=ha, va=va, weight="bold")
 
 
-def _mark(axes: Any, at: float, words: str, right: bool = False) -> None:
-    """A moment, and what happened then, in words at the upper edge."""
+def _mark(axes: Any, at: float, words: str) -> None:
+    """A moment, and what happened then."""
     axes.axvline(at, color=MARK, linewidth=1, linestyle=(0, (2, 2)))
-    axes.annotate(
-        words,
-        (at, 0.97),
-        (-3 if right else 3, 0),
-        xycoords=("data", "axes fraction"),
-        textcoords="offset points",
-        ha="right" if right else "left",
-        va="top",
-        fontsize=8,
-        color=MARK,
-    )
+    where = {"xycoords": ("data", "axes fraction"), "textcoords": "offset points"}
+    axes.annotate(words, (at, 0.97), (3, 0), **where, ha="left", va="top", fontsize=8, color=MARK)
 
 
 def _legend(axes: Any) -> None:

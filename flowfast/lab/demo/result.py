@@ -114,7 +114,7 @@ class Wire:
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """Instructions that gw1 spends on one 60-byte UDP packet (IPv4), from the NIC where it comes in to where it leaves."""
+    """Instructions that gw1 spends on one 60-byte UDP packet (IPv4), from NIC to NIC."""
 
     tx_full: float | None = None
     tx_fast: float | None = None

@@ -7,7 +7,6 @@ end everything that was measured.
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import tempfile
@@ -15,16 +14,20 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
+from enum import IntEnum
 from pathlib import Path
-from typing import Self, get_args
+from typing import get_args
 
 from flowfast.lab.capture import Capture, capture
 from flowfast.lab.demo import cost
+from flowfast.lab.demo.awake import Awake
 from flowfast.lab.demo.controller import Controller
 from flowfast.lab.demo.events import Failed, Progress
+from flowfast.lab.demo.loads import AFTER_KILL, LOADS, Load, iperf3
 from flowfast.lab.demo.meter import Meter, Reading, rate
 from flowfast.lab.demo.result import (
+    ROUTES,
     WAYS,
     Cost,
     Lane,
@@ -51,58 +54,43 @@ SOCKET_BUFFER = 1 << 25
 """Bytes: one CPU does everything, and a receiver that waits for it must not lose what the gateways carried."""
 
 
-@dataclass(frozen=True, slots=True)
-class Load:
-    """`size` bytes of payload by iperf3; with `payload`, as UDP packets of that size, as fast as they go."""
-
-    name: str
-    size: int
-    payload: int | None = None
-
-
-LOADS = (Load("TCP", 8_000_000), Load("UDP, 1300 bytes", 6_000_000, 1300), Load("UDP, 100 bytes", 700_000, 100))
-AFTER_KILL = Load("TCP, controllers killed", 8_000_000)
+PORT = 5200
+"""iperf3's, plus the family."""
 STREAM_RATE, STREAM_SIZE = 50, 1000
+ROUND = 10.5
+"""Seconds within which the controller looks at everything once more, and the exporter has it."""
 
 Say = Callable[[Progress], None]
 
 
+class _Step(IntEnum):
+    """What takes how long: seconds on an idle machine, about."""
+
+    BOOT = 16
+    TOPOLOGY = 5
+    TUNNELS = 4
+    COST = 10
+    LOAD = 2
+    SWITCH = 26
+    KILL = 3
+
+
 class _Steps:
-    """Turns steps, each as long as its weight says, into progress."""
+    """Turns steps into progress; the guest has booted when it begins."""
 
-    def __init__(self, total: float, say: Say) -> None:
-        self._total, self._say = total, say
-        self._done = self._next = 0.0
+    def __init__(self, loads: int, say: Say) -> None:
+        once = sum(_Step) - _Step.LOAD + _Step.COST
+        self._total, self._say = once + loads * _Step.LOAD, say
+        self._done, self._next = 0, _Step.BOOT
 
-    def begin(self, weight: float, sentence: str) -> None:
+    def begin(self, step: _Step, sentence: str) -> None:
         self._done += self._next
-        self._next = weight
-        self._say(Progress(min(1.0, self._done / self._total), sentence))
+        self._next, self._sentence = step, sentence
+        self.again()
 
-
-class _Awake:
-    """Keeps the CPU busy when nothing else does, unless it is paused.
-
-    With --icount an idle guest's clock jumps to the next timer. While it waits for its disk that is every timeout of
-    strongSwan's; in a load that keeps the CPU busy anyway, it is exact.
-    """
-
-    def __enter__(self) -> Self:
-        self._process = subprocess.Popen(["chrt", "--idle", "0", "sh", "-c", "while :; do :; done"])
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._process.kill()
-        self._process.wait()
-
-    @contextmanager
-    def paused(self) -> Iterator[None]:
-        """While something is measured."""
-        self._process.send_signal(signal.SIGSTOP)
-        try:
-            yield
-        finally:
-            self._process.send_signal(signal.SIGCONT)
+    def again(self) -> None:
+        """Says the same once more: who listens may want to end this guest, and can only do so when it speaks."""
+        self._say(Progress(self._done / self._total, self._sentence))
 
 
 def _is_out(sa: SA) -> bool:
@@ -115,8 +103,7 @@ class Scenario:
     def __init__(self, part: PartName, say: Say) -> None:
         self.part = part
         self.lanes = [Lane(t.name, family, way) for t in TUNNELS[part] for family in t.families for way in WAYS]
-        # Weights are seconds on an idle machine, about.
-        self.steps = _Steps(8 + 5 + 2 * (3 + 2 * len(self.lanes) * len(LOADS)) + 14 + 3, say)
+        self.steps = _Steps(len(ROUTES) * len(self.lanes) * len(LOADS), say)
         self.windows: list[Window] = []
         self.by_sa: dict[Route, dict[int, Traffic]] = {"full": defaultdict(Traffic), "fast": defaultdict(Traffic)}
         self.began = time.monotonic()
@@ -125,28 +112,29 @@ class Scenario:
     def clock(self) -> float:
         return time.monotonic() - self.began
 
-    def run(self) -> Part:
-        """Everything, from the topology to the answer. Raises FlowfastError."""
-        self.steps.begin(8, "two gateways and two hosts, joined by emulated NICs")
+    @contextmanager
+    def played(self) -> Iterator[Part]:
+        """Everything, from the topology to the answer; taken down when the context is left. Raises FlowfastError."""
+        self.steps.begin(_Step.TOPOLOGY, "two gateways and two hosts, joined by emulated NICs")
         # What udev would have loaded for this CPU: without it AES is table lookups, and outweighs all the rest.
         subprocess.run(["modprobe", "aesni_intel"], check=False, stdin=subprocess.DEVNULL)
         for name in ("rmem", "wmem"):
             Path(f"/proc/sys/net/core/{name}_max").write_text(str(SOCKET_BUFFER))
         Path("/proc/sys/net/core/rmem_default").write_text(str(SOCKET_BUFFER))
         with ExitStack() as stack:
-            self.awake = stack.enter_context(_Awake())
+            self.awake = stack.enter_context(Awake())
             topo = stack.enter_context(two_gateways("policy" if self.part == "policy" else "xfrmi", "nic"))
             for gateway in (topo.gw1, topo.gw2):
                 gateway.run(["nft", "-f", "-"], stdin=FIREWALL)
-            self.steps.begin(5, "strongSwan brings up " + " and ".join(t.name for t in TUNNELS[self.part]))
+            self.steps.begin(_Step.TUNNELS, "strongSwan brings up " + " and ".join(t.name for t in TUNNELS[self.part]))
             ike = self._tunnels(topo, stack)
             self.reqids = {sa.reqid: sa.name for sa in ike.list_sas()}
             for host in (topo.h1, topo.h2):
                 for family in BOTH:
                     address = topo.host_address(1 if host is topo.h1 else 2, family)
-                    stack.enter_context(iperf3_server(host, address, 5200 + family))
+                    stack.enter_context(iperf3_server(host, address, PORT + family))
             meter = stack.enter_context(Meter("gw1"))
-            return self._measure(topo, meter, Path(stack.enter_context(tempfile.TemporaryDirectory())))
+            yield self._measure(topo, meter, Path(stack.enter_context(tempfile.TemporaryDirectory())))
 
     def _tunnels(self, topo: TwoGateways, stack: ExitStack) -> Daemon:
         secret = os.urandom(24).hex()
@@ -157,7 +145,7 @@ class Scenario:
         return left
 
     def _measure(self, topo: TwoGateways, meter: Meter, folder: Path) -> Part:
-        self.steps.begin(3, "cost of a packet on the full L3 path")
+        self.steps.begin(_Step.COST, "cost of a packet on the full L3 path")
         cost.establish(topo)
         with self.awake.paused():
             generator = cost.generator(topo)
@@ -172,16 +160,17 @@ class Scenario:
             streams, started, applied = self._switch_over(topo, controllers)
             with self.awake.paused():
                 self._loads(topo, meter, "fast")
+                time.sleep(ROUND)
             offloaded = _offloaded(topo.gw1)
             metrics = _tunnel_metrics(controllers[0].metrics())
             ruleset = topo.gw1.run(["nft", "list", "ruleset"]).stdout
-            self.steps.begin(2, "kill -9 of both controllers, and traffic goes on")
+            self.steps.begin(_Step.KILL, "kill -9 of both controllers, and traffic goes on")
             for controller in controllers:
                 controller.kill()
             killed = self.clock
             with self.awake.paused():
                 self._window(topo, meter, self.lanes[0], AFTER_KILL, "fast")
-        self.steps.begin(3, "cost of a packet on the flowtable")
+        self.steps.begin(_Step.COST, "cost of a packet on the flowtable")
         cost.establish(topo)
         with self.awake.paused():
             tx_fast, rx_fast = cost.outbound(topo, generator), cost.inbound(topo)
@@ -213,7 +202,7 @@ class Scenario:
         for lane in self.lanes:
             for load in LOADS:
                 where = "LAN to tunnel" if lane.way == "tx" else "tunnel to LAN"
-                self.steps.begin(2, f"{path}: {lane.tunnel}, IPv{lane.family}, {where}, {load.name}")
+                self.steps.begin(_Step.LOAD, f"{path}: {lane.tunnel}, IPv{lane.family}, {where}, {load.name}")
                 self._window(topo, meter, lane, load, route)
 
     def _window(self, topo: TwoGateways, meter: Meter, lane: Lane, load: Load, route: Route) -> None:
@@ -223,7 +212,7 @@ class Scenario:
             else (topo.h2, topo.host_address(1, lane.family))
         )
         before = meter.read()
-        said = parse_iperf3(client.run(_iperf3(address, lane.family, load), check=False).stdout)
+        said = parse_iperf3(client.run(iperf3(address, PORT + lane.family, load), check=False).stdout)
         after = meter.read()
         carried = {way: self._carried(before, after, lane.tunnel, way, route) for way in WAYS}
         points = [(each.at, each.bytes(lane.way, _is_out)) for each in meter.between(before, after)]
@@ -264,7 +253,7 @@ class Scenario:
 
     def _switch_over(self, topo: TwoGateways, controllers: list[Controller]) -> tuple[tuple[Stream, ...], float, float]:
         """Starts flowfast on both gateways while a stream runs in each tunnel; what became of the streams, and when."""
-        self.steps.begin(14, "`flowfast run` starts on both gateways, under traffic")
+        self.steps.begin(_Step.SWITCH, "`flowfast run` starts on both gateways, under traffic")
         with ExitStack() as stack:
             flows = {
                 (tunnel.name, family): stack.enter_context(
@@ -285,7 +274,7 @@ class Scenario:
             for controller in controllers:
                 controller.start()
             for controller in controllers:
-                controller.wait()
+                controller.wait(self.steps.again)
             applied = self.clock
             time.sleep(0.5)
             ended = {key: flow.stop() for key, flow in flows.items()}
@@ -341,13 +330,6 @@ class Scenario:
             )
 
 
-def _iperf3(address: str, family: int, load: Load) -> list[str]:
-    # In steps of 0.1 s: iperf3 looks only then whether everything was sent.
-    command = ["iperf3", "--json", "--interval", "0.1", "--client", address, "--port", str(5200 + family)]
-    command += ["--bytes", str(load.size)]
-    return command if load.payload is None else [*command, "--udp", "--bitrate", "0", "--length", str(load.payload)]
-
-
 def _offloaded(gateway: Netns) -> tuple[str, ...]:
     """The connections that conntrack says are on the flowtable, in its own words."""
     found = []
@@ -382,12 +364,14 @@ def main(argv: list[str]) -> int:
         say(Failed(f"scenario: expected one of {', '.join(get_args(PartName))}").line())
         return 2
     try:
-        part = Scenario(argv[0], lambda progress: say(progress.line())).run()  # type: ignore[arg-type] # checked above
+        scenario = Scenario(argv[0], lambda progress: say(progress.line()))  # type: ignore[arg-type] # checked above
+        with scenario.played() as part:
+            say(json.dumps({"part": asdict(part)}, separators=(",", ":")))
+            # The guest ends with this process: taking the networks down first would take seconds, for nobody.
+            os._exit(0)
     except (FlowfastError, OSError) as error:
         say(Failed(" ".join(str(error).split())).line())
-        return 1
-    say(json.dumps({"part": asdict(part)}, separators=(",", ":")))
-    return 0
+    return 1
 
 
 if __name__ == "__main__":

@@ -17,24 +17,33 @@ CAVEAT = (
 
 def show(result: Result, out: Console) -> None:
     """Prints everything but the verdict."""
+
+    def section(words: str, *tables: Table) -> None:
+        out.print()
+        out.print(Text(words, style="dim"))
+        for table in tables:
+            out.print(table)
+
     for part in result.parts:
         out.print()
         out.print(Text(f"{part.topology}: {', '.join(part.tunnels)}", style="bold"))
-        out.print(by_tunnel(part))
-        out.print()
-        out.print(by_sa(part))
-        for line in remarks(part):
-            out.print(Text(line, style="dim"))
+        section(
+            "Mbit/s of inner packets on each path; packets that the forward chain saw, before and since",
+            by_tunnel(part),
+        )
+        section("By SA, all loads together", by_sa(part))
+        section("\n".join(remarks(part)))
+    section(
+        "Instructions of gateway gw1 for one packet (UDP, IPv4, 60 bytes); hosts and gw2 are not in it",
+        costs(result.parts),
+    )
+    section("What left through both ends of the WAN", wire(result.parts))
+    section(CAVEAT)
     out.print()
-    out.print(costs(result.parts))
-    out.print()
-    out.print(wire(result.parts))
-    out.print()
-    out.print(Text(CAVEAT, style="dim"))
 
 
-def _table(*columns: str, left: int, title: str) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold", title=title, title_justify="left", title_style="dim")
+def _table(*columns: str, left: int) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
     for number, column in enumerate(columns):
         table.add_column(column, justify="left" if number < left else "right")
     return table
@@ -43,16 +52,15 @@ def _table(*columns: str, left: int, title: str) -> Table:
 def by_tunnel(part: Part) -> Table:
     """A line for each tunnel, family, direction and load."""
     table = _table(
-        *("tunnel", "family", "direction", "load", "bytes", "full L3", "flowtable", "factor"),
-        *("on fast path", "forward chain saw"),
-        left=4,
-        title="inner bytes; Mbit/s on each path; packets that the forward chain saw, before and since",
+        *("tunnel", "direction", "load", "bytes", "full L3", "flowtable", "factor", "on fast path"),
+        "forward chain saw",
+        left=3,
     )
     last = None
     for full, fast in pairs(part):
         lane = full.lane
         table.add_row(
-            *(("", "", "") if lane == last else (lane.tunnel, f"IPv{lane.family}", WORDS[lane.way])),
+            *(("", "") if lane == last else (f"{lane.tunnel} IPv{lane.family}", WORDS[lane.way])),
             full.load,
             number(fast.traffic.bytes),
             mbit(full.bits_per_second),
@@ -71,7 +79,6 @@ def by_sa(part: Part) -> Table:
         *("tunnel", "direction", "SPI", "CPU", "bytes", "full L3", "flowtable", "factor", "on fast path"),
         "forward chain saw",
         left=3,
-        title="by SA, all loads together",
     )
     for sa in part.sas:
         full, fast = sa_rate(part, sa, "full"), sa_rate(part, sa, "fast")
@@ -92,11 +99,7 @@ def by_sa(part: Part) -> Table:
 
 def costs(parts: Iterable[Part]) -> Table:
     """What a packet costs the gateway itself."""
-    table = _table(
-        *("tunnels", "direction", "full L3", "flowtable", "factor"),
-        left=2,
-        title="instructions of gateway gw1 for one packet (60 bytes, UDP, IPv4): no host, no iperf3, no other gateway",
-    )
+    table = _table("tunnels", "direction", "full L3", "flowtable", "factor", left=2)
     for part in parts:
         cost = part.cost
         for words, full, fast in (
@@ -110,9 +113,8 @@ def costs(parts: Iterable[Part]) -> Table:
 def wire(parts: Iterable[Part]) -> Table:
     """What left through the WAN's ends."""
     table = _table(
-        *("tunnels", "captured on the WAN", "packets", "ESP", "ARP, ND, IKE", "unencrypted", "of tunnels' networks"),
+        *("tunnels", "captured during", "packets", "ESP", "ARP, ND, IKE", "unencrypted", "of tunnels' networks"),
         left=2,
-        title="",
     )
     for part in parts:
         for when, seen in (("full L3 path", part.full_wire), ("switch-over and flowtable", part.fast_wire)):

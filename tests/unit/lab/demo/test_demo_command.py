@@ -12,6 +12,8 @@ from flowfast.cli import cli, main
 from flowfast.cli import demo as command
 from flowfast.lab.demo.events import Progress
 from flowfast.lab.demo.result import Wire, result_of
+from flowfast.lab.image import Image
+from flowfast.lab.recipe import Recipe
 from flowfast.lab.steps import BuildError
 from tests.unit.lab.demo.sample import part, result
 
@@ -19,18 +21,22 @@ BAD = result(part(fast_wire=Wire(100, 90, 1, 0, ("10.1.0.2 > 10.2.0.2, protocol 
 
 
 @pytest.fixture
-def played(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+def played(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, Any]:
     """The arguments that the demo was played with; what it gives is under "result"."""
     seen: dict[str, Any] = {"result": result()}
 
-    def play(parts: Any, image: str, *, show: Any, say: Any, keep_going: bool) -> Any:
-        seen.update(parts=parts, image=image, keep_going=keep_going)
-        say("debian14: building it")
+    def ensure(entry: Recipe, say: Any) -> Image:
+        say(f"{entry.name}: [building] it")
+        return Image(entry, tmp_path, "7.2.12")
+
+    def play(parts: Any, image: Image, *, show: Any, say: Any, keep_going: bool) -> Any:
+        seen.update(parts=parts, image=image.recipe.name, keep_going=keep_going)
         for tenth in range(101):
             for which in parts:
                 show(which, Progress(tenth / 100, f"step {tenth}"))
         return seen["result"]
 
+    monkeypatch.setattr(command, "ensure", ensure)
     monkeypatch.setattr(command, "play", play)
     # Drawing takes a second, and has its own tests.
     monkeypatch.setattr(command.reports, "render", lambda whole: f"a page about {whole.date}")
@@ -53,7 +59,7 @@ def test_prints_tables_and_writes_the_report(played: dict[str, Any], tmp_path: P
 
 def test_without_a_terminal_progress_is_a_line_now_and_then(played: dict[str, Any], tmp_path: Path) -> None:
     lines = typed("--report", str(tmp_path / "demo.html")).stderr.splitlines()
-    assert lines[0] == "debian14: building it"
+    assert lines[0] == "debian14: [building] it"
     ours = [line for line in lines if "policy-based" in line]
     assert 15 < len(ours) < 30
     assert ours[0] == "   policy-based   0%  step 0"
@@ -84,10 +90,10 @@ def test_a_report_that_cannot_be_written_is_said_before_the_work(played: dict[st
 def test_an_image_that_cannot_be_built_is_one_line(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def play(*_parts: Any, **_options: Any) -> Any:
+    def ensure(*_anything: Any) -> Image:
         raise BuildError("debian14: building an image needs root, or sudo (run `flowfast lab build` as root once)")
 
-    monkeypatch.setattr(command, "play", play)
+    monkeypatch.setattr(command, "ensure", ensure)
     monkeypatch.setattr(sys, "argv", ["flowfast", "demo", "--report", str(tmp_path / "demo.html")])
     with pytest.raises(SystemExit) as ended:
         main()
@@ -97,3 +103,15 @@ def test_an_image_that_cannot_be_built_is_one_line(
         "",
         "debian14: building an image needs root, or sudo (run `flowfast lab build` as root once)\n",
     )
+
+
+def test_an_image_that_does_not_exist_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(
+        sys, "argv", ["flowfast", "demo", "--image", "debian3", "--report", str(tmp_path / "demo.html")]
+    )
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2
+    assert capsys.readouterr().err.startswith("debian3: no such image (there are: debian14, ")

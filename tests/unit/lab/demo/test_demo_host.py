@@ -4,7 +4,6 @@ import json
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,8 +13,10 @@ from flowfast.lab.demo.events import Failed, Progress
 from flowfast.lab.demo.host import DemoError, play
 from flowfast.lab.demo.result import Result, to_json
 from flowfast.lab.demo.site import PartName
+from flowfast.lab.image import Image
 from flowfast.lab.machine import GuestError
 from flowfast.lab.machine import Result as Ran
+from flowfast.lab.recipe import RECIPES
 from tests.unit.lab.demo.sample import part
 
 Guest = Callable[[Callable[[bytes], None]], Ran]
@@ -58,9 +59,6 @@ def guests(monkeypatch: pytest.MonkeyPatch) -> dict[str, Guest]:
             return doing[argv[-1]](stdout)
 
     monkeypatch.setattr(host, "Machine", FakeMachine)
-    monkeypatch.setattr(
-        host.images, "ensure", lambda entry, _say: SimpleNamespace(kernel="7.2.12", recipe=entry, folder=Path())
-    )
     monkeypatch.setattr(host.os, "cpu_count", lambda: 2)
     return doing
 
@@ -70,7 +68,8 @@ def start(keep_going: bool = False, shown: list[Any] | None = None) -> Result:
         if shown is not None:
             shown.append((which, progress))
 
-    return play(("policy", "interface"), "debian14", show=show, say=lambda _line: None, keep_going=keep_going)
+    image = Image(RECIPES["debian14"], Path(), "7.2.12")
+    return play(("policy", "interface"), image, show=show, say=lambda _line: None, keep_going=keep_going)
 
 
 def test_puts_the_answers_together(guests: dict[str, Guest]) -> None:

@@ -1,0 +1,24 @@
+"""What is sent: the loads, and iperf3's command for each."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """`size` bytes of payload by iperf3; with `payload`, as UDP packets of that size, as fast as they go."""
+
+    name: str
+    size: int
+    payload: int | None = None
+
+
+LOADS = (Load("TCP", 8_000_000), Load("UDP, 1300 bytes", 6_000_000, 1300), Load("UDP, 100 bytes", 700_000, 100))
+AFTER_KILL = Load("TCP, controllers killed", 8_000_000)
+
+
+def iperf3(address: str, port: int, load: Load) -> list[str]:
+    """The command of the client."""
+    # In steps of 0.1 s: iperf3 looks only then whether everything was sent.
+    command = ["iperf3", "--json", "--interval", "0.1", "--client", address, "--port", str(port)]
+    command += ["--bytes", str(load.size)]
+    return command if load.payload is None else [*command, "--udp", "--bitrate", "0", "--length", str(load.payload)]
