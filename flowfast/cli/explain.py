@@ -126,7 +126,11 @@ def _text(answer: Answer) -> Text:
     for name, line in lines:
         text.append(f"\n  {name:<10} {line}")
     for reason in _reasons(answer):
-        text.append(f"\n  {'why':<10} ").append(f"{reason} [{reason.code}]", style=STYLES[reason.severity])
+        about = "" if reason.object == str(answer.packet) else f"{reason.object}: "
+        text.append(f"\n  {'why':<10} ")
+        text.append(f"{about}{reason.sentence} [{reason.code}]", style=STYLES[reason.severity])
+        if reason.remedy:
+            text.append(f"\n  {'remedy':<10} {reason.remedy}")
     for hint in answer.hints:
         text.append(f"\n  {'':<10} {hint.sentence}", style="dim")
     return text

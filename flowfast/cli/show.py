@@ -72,7 +72,7 @@ def show(
     listed = table(*(column.head for column in columns))
     for row in shown:
         listed.add_row(*(_cell(column, row) for column in columns))
-    out.print(listed if rows else f"No {kind} {'are' if kind.endswith('s') else 'is'} there.")
+    out.print(listed if rows else f"No {'SAs' if kind == 'sa' else kind} are there.")
     if len(shown) < len(rows):
         out.print(f"and {len(rows) - len(shown)} more (--limit 0 shows all)")
     if kind == "flows" and seen.sight.blind is not None:

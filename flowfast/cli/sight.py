@@ -15,6 +15,7 @@ from flowfast.config.schema import Config, Devices
 from flowfast.kernel import Kernel
 from flowfast.kernel.real import real_kernel
 from flowfast.kernel.routes import RealRoutes
+from flowfast.model.errors import UsageError
 from flowfast.model.state import Flow
 from flowfast.observe import observe
 from flowfast.plan.case import SaKey, Sight
@@ -55,13 +56,17 @@ def chosen(given: str | None) -> str | None:
 
 
 async def look(given: str | None, settings: Mapping[str, str] = NO_SETTINGS) -> Look:
-    """Observes, and plans if there is a config. Raises ConfigError for one that does not fit this router."""
+    """Observes, and plans if there is a config. Raises ConfigError for one that does not fit this router,
+    and UsageError for settings without a config.
+    """
     path = chosen(given)
     if path is not None:
         found = await common.router(path, settings)
         tunnels = tuple(each.tunnel for each in found.desired.paths)
         sight = Sight(found.state, tunnels, found.loaded.config, found.desired, RealRoutes().route)
         return Look(found.kernel, sight)
+    if settings:
+        raise UsageError(f"--set {next(iter(settings))}: there is no config that it could be a parameter of")
     kernel = real_kernel()
     common.need_root(kernel)
     state = await observe(kernel, await kernel.probe.features())

@@ -33,9 +33,8 @@ def test_a_slow_one_says_why_and_exits_3(look: Flowfast, router: FakeKernel, sit
     applied(router, site)
     shown = look("explain", "10.2.0.9", "10.1.0.5", "tcp", "21", "--config", site)
     assert shown.exit_code == 3
-    (why,) = [line for line in shown.output.splitlines() if "why" in line]
-    assert "the conntrack helper ftp reads along" in why
-    assert why.endswith("[HELPER]")
+    assert "  why        the conntrack helper ftp reads along, and must see every packet [HELPER]\n" in shown.output
+    assert "  remedy     take the helper away, if nothing needs it\n" in shown.output
     assert "no OFFLOAD, ESTABLISHED, answered, ASSURED, helper ftp" in shown.output
 
 
@@ -145,6 +144,10 @@ def test_of_several_sas_the_one_that_carries_packets_is_found(
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
+        (
+            ["10.1.0.5", "10.2.0.9", "--set", "lan=eth0"],
+            "--set lan: there is no config that it could be a parameter of",
+        ),
         (["10.1.0", "10.2.0.9"], "10.1.0: is not an IP address (explain takes two of them)"),
         (["10.1.0.5", "fd00::1"], "10.1.0.5 and fd00::1: one is IPv4, the other IPv6; a connection has one family"),
         (["10.1.0.5", "10.2.0.9", "tpc"], "tpc: no such protocol (tcp, udp, icmp, gre, ..., or a number"),

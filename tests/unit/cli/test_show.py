@@ -198,4 +198,6 @@ def test_nothing_there(look: Flowfast, router: FakeKernel, site: str) -> None:
     router.conntrack.held = []
     assert look("show", "flows", site).output == "No flows are there.\n"
     assert rows(look, "flows", site) == []
+    router.xfrm._sas.clear()
+    assert look("show", "sa", site).output == "No SAs are there.\n"
     assert Direction.OUT == "out"  # what rows say of a direction is a plain word
