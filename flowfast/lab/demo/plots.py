@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
 from itertools import count, pairwise
+from math import ceil
 from typing import Any
 
 from flowfast.lab.demo.result import WAYS, Part, Sample, Way, pairs
@@ -62,7 +63,9 @@ def timeline(part: Part) -> str:
         for axes, (words, (start, end)) in zip(row, spans.items(), strict=True):
             _areas(axes, part, start, end, unit=1e6)
             axes.set_title(words)
-            axes.xaxis.get_major_locator().set_params(nbins=max(1, int(8 * (end - start) / max(widths))))
+            axes.set_xticks(
+                [*range(ceil(start), ceil(end))][:: ceil((end - start) / 8)] or [round((start + end) / 2, 1)]
+            )
         row[0].set_ylabel("Mbit/s of inner packets")
         figure.supxlabel("seconds of guest time", fontsize=9)
         _ways(row[0])

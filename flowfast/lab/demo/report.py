@@ -66,7 +66,7 @@ def headlines(result: Result) -> list[Headline]:
     found = []
     for words, mean in (
         (
-            "less work for the gateway, for a small packet (tunnels of all topologies, both ways)",
+            "less work for the gateway itself, for each small packet (mean of topologies and directions)",
             geometric_mean(
                 each
                 for part in result.parts
@@ -75,7 +75,7 @@ def headlines(result: Result) -> list[Headline]:
         ),
         *(
             (
-                f"throughput of all four machines on one CPU: {load}",
+                f"throughput, {load} (both hosts, both gateways and iperf3 on one CPU)",
                 geometric_mean(
                     factor(full.bits_per_second, fast.bits_per_second)
                     for part in result.parts

@@ -3,7 +3,7 @@
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flowfast.lab.demo.meter import rate
@@ -26,6 +26,7 @@ def test_a_counter_that_stands_still_has_no_rate() -> None:
     assert rate([(0.0, 5)]) is None
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.tuples(st.floats(1e-3, 10), st.integers(0, 10**9)), min_size=1, max_size=50),
     st.floats(0, 1e6),
