@@ -25,7 +25,7 @@ unit:
 	.venv/bin/pytest -q tests/unit
 
 guest:
-	.venv/bin/pytest -q tests/guest
+	.venv/bin/pytest -v --durations=30 tests/guest
 
 clean: ## removes .venv; images stay in the cache folder
 	rm -rf .venv build

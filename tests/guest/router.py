@@ -12,7 +12,7 @@ from typing import Self
 from flowfast.lab.netns import Netns
 
 COMMAND = ("python3", "-m", "flowfast")
-START = 180.0
+START = 300.0
 """Seconds until the first round must be done: interpreter, imports and probing, emulated."""
 
 

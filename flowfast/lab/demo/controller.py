@@ -10,7 +10,7 @@ from pathlib import Path
 
 from flowfast.lab.netns import LabError, Netns
 
-START = 120.0
+START = 300
 """Seconds until the first round must be done: interpreter, imports and probing, emulated."""
 DONE = "flowfast_reconcile_last_success_timestamp_seconds "
 """In the exporter's page once a round has gone well."""
