@@ -1,5 +1,5 @@
 # The two commands of the README, and what they stand on.
-.PHONY: help setup setup-lab demo test lint unit guest clean
+.PHONY: help setup setup-lab demo test test-long lint unit guest clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -25,7 +25,10 @@ unit:
 	.venv/bin/pytest -q tests/unit
 
 guest:
-	.venv/bin/pytest -v --durations=30 tests/guest
+	.venv/bin/pytest -v --durations=30 -m "not long" tests/guest
+
+test-long: setup-lab ## the kernel tests that take half an hour more: templates, NAT, devices, explain, the lab itself
+	.venv/bin/pytest -v --durations=30 -m long tests/guest
 
 clean: ## removes .venv; images stay in the cache folder
 	rm -rf .venv build

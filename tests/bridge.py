@@ -44,6 +44,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers", "guest(images=[...], nics=0, cpus=1, icount=False, memory=2048): the machine that a test runs on"
     )
+    config.addinivalue_line("markers", "long: not among what `make test` runs, but in `make test-long`")
     if IN_GUEST:
         config.pluginmanager.register(_Reporter(config))
 

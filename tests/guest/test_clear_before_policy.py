@@ -17,7 +17,7 @@ from flowfast.lab.topology import BOTH, TwoGateways, two_gateways
 from flowfast.lab.traffic import UdpFlow
 from tests.guest.oneshot import FullPath, apply, meet, offloaded, running
 
-pytestmark = pytest.mark.guest(images=["debian14", "debian13", "debian12"], nics=3)
+pytestmark = [pytest.mark.guest(images=["debian14", "debian13", "debian12"], nics=3), pytest.mark.long]
 
 CONFIG = "devices: {lan: [lan0], wan: [wan0]}\noffload: {plain: true}\n"
 PORTS = {4: 4104, 6: 4106}

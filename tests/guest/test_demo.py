@@ -12,7 +12,7 @@ from flowfast.lab.demo.result import Result, part_of
 from flowfast.lab.demo.scenario import Scenario
 from flowfast.lab.demo.verdict import problems
 
-pytestmark = pytest.mark.guest(images=["debian14"], nics=3)
+pytestmark = [pytest.mark.guest(images=["debian14"], nics=3), pytest.mark.long]
 
 
 def test_the_scenario_shows_the_fast_path(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -28,7 +28,7 @@ def test_the_scenario_shows_the_fast_path(monkeypatch: pytest.MonkeyPatch) -> No
     for tunnel in part.tunnels:
         for way in ("tx", "rx"):
             before, since = part.carried(tunnel, way, "full"), part.carried(tunnel, way, "fast")
-            assert before.bytes > 3_000_000
+            assert before.bytes > 2_000_000
             assert before.forward_bytes > 0.9 * before.bytes
             assert since.forward_packets < 0.01 * since.packets
     assert all(window.bits_per_second for window in part.windows)

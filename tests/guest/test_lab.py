@@ -18,7 +18,7 @@ from flowfast.lab.topology import BOTH, Family, Kind, TwoGateways, two_gateways
 from flowfast.lab.traffic import UdpFlow, checksum_errors, tcp_transfer, udp_echo, udp_stream
 from flowfast.lab.wires import WireKind, nic_pairs
 
-pytestmark = pytest.mark.guest(images=["debian14"], nics=3)
+pytestmark = [pytest.mark.guest(images=["debian14"], nics=3), pytest.mark.long]
 
 KINDS: tuple[Kind, ...] = ("policy", "xfrmi", "cross-netns")
 

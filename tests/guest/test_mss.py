@@ -10,7 +10,7 @@ from flowfast.lab.topology import BOTH, Family, TwoGateways, two_gateways
 from flowfast.lab.traffic import family_of, tcp_transfer
 from tests.guest.oneshot import FullPath, apply, meet
 
-pytestmark = pytest.mark.guest(images=["debian14"], nics=3)
+pytestmark = [pytest.mark.guest(images=["debian14"], nics=3), pytest.mark.long]
 
 
 def offered(topo: TwoGateways, family: Family) -> int:

@@ -17,7 +17,7 @@ from flowfast.lab.topology import TwoGateways, two_gateways
 from flowfast.lab.traffic import tcp_transfer
 from tests.guest.oneshot import FullPath, apply, meet, to_and_fro
 
-pytestmark = pytest.mark.guest(images=["debian14", "debian13", "debian12"], nics=3)
+pytestmark = [pytest.mark.guest(images=["debian14", "debian13", "debian12"], nics=3), pytest.mark.long]
 
 INTERNET, OUTSIDE = "198.51.100.1", "172.16.0.2"
 

@@ -19,7 +19,7 @@ from flowfast.lab.topology import BOTH, TwoGateways, settle, two_gateways
 from flowfast.lab.traffic import UdpFlow, tcp_transfer
 from tests.guest.oneshot import FullPath, apply, meet, offloaded, to_and_fro
 
-pytestmark = pytest.mark.guest(images=["debian14", "debian13"], nics=3)
+pytestmark = [pytest.mark.guest(images=["debian14", "debian13"], nics=3), pytest.mark.long]
 everywhere = pytest.mark.guest(images=["debian14", "debian13", "debian12"])
 
 ROUNDS = 300

@@ -42,6 +42,7 @@ from flowfast.lab.demo.result import (
     Wire,
 )
 from flowfast.lab.demo.site import FIREWALL, TITLES, TUNNELS, PartName, config, connection
+from flowfast.lab.demo.verdict import PATHS, WORDS
 from flowfast.lab.ike import Daemon
 from flowfast.lab.iperf import iperf3_server, parse_iperf3
 from flowfast.lab.netns import Netns
@@ -52,8 +53,6 @@ from flowfast.model.sa import SA
 
 SOCKET_BUFFER = 1 << 25
 """Bytes: one CPU does everything, and a receiver that waits for it must not lose what the gateways carried."""
-
-
 PORT = 5200
 """iperf3's, plus the family."""
 STREAM_RATE, STREAM_SIZE = 50, 1000
@@ -198,11 +197,10 @@ class Scenario:
     # --- loads -------------------------------------------------------------------------------------------------------
 
     def _loads(self, topo: TwoGateways, meter: Meter, route: Route) -> None:
-        path = "full L3 path" if route == "full" else "flowtable"
         for lane in self.lanes:
             for load in LOADS:
-                where = "LAN to tunnel" if lane.way == "tx" else "tunnel to LAN"
-                self.steps.begin(_Step.LOAD, f"{path}: {lane.tunnel}, IPv{lane.family}, {where}, {load.name}")
+                where = f"{lane.tunnel}, IPv{lane.family}, {WORDS[lane.way]}"
+                self.steps.begin(_Step.LOAD, f"{PATHS[route]}: {where}, {load.name}")
                 self._window(topo, meter, lane, load, route)
 
     def _window(self, topo: TwoGateways, meter: Meter, lane: Lane, load: Load, route: Route) -> None:
@@ -212,7 +210,8 @@ class Scenario:
             else (topo.h2, topo.host_address(1, lane.family))
         )
         before = meter.read()
-        said = parse_iperf3(client.run(iperf3(address, PORT + lane.family, load), check=False).stdout)
+        done = client.run(iperf3(address, PORT + lane.family, load), check=False)
+        said = parse_iperf3(done.stdout or json.dumps({"error": done.stderr.strip()}))
         after = meter.read()
         carried = {way: self._carried(before, after, lane.tunnel, way, route) for way in WAYS}
         points = [(each.at, each.bytes(lane.way, _is_out)) for each in meter.between(before, after)]
