@@ -12,8 +12,8 @@ class Load:
     payload: int | None = None
 
 
-LOADS = (Load("TCP", 5_000_000), Load("UDP, 1300 bytes", 4_000_000, 1300), Load("UDP, 100 bytes", 400_000, 100))
-AFTER_KILL = Load("TCP, controllers killed", 4_000_000)
+LOADS = (Load("TCP", 6_000_000), Load("UDP, 1300 bytes", 5_000_000, 1300), Load("UDP, 100 bytes", 600_000, 100))
+AFTER_KILL = Load("TCP, controllers killed", 6_000_000)
 
 
 def iperf3(address: str, port: int, load: Load) -> list[str]:

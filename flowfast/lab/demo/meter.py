@@ -4,9 +4,8 @@ import asyncio
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Collection
 from dataclasses import dataclass
-from itertools import pairwise
 from types import TracebackType
 from typing import Self
 
@@ -17,7 +16,7 @@ from flowfast.kernel.xfrm import AsyncXfrmSocket
 from flowfast.lab.demo.result import Way
 from flowfast.lab.demo.site import SITE
 from flowfast.lab.netns import WAIT, LabError
-from flowfast.model.sa import SA
+from flowfast.model.sa import SA, Counters
 from flowfast.model.state import CounterValue
 
 EVERY = 0.02
@@ -26,15 +25,19 @@ EVERY = 0.02
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """All counters of a gateway at one moment; `sas` by SPI, `forward` by way, as the operator's firewall counts."""
+    """All counters of a gateway at one moment: of its SAs by SPI, and by way as the operator's firewall counts.
+
+    `took`: seconds from `at` until all was read. No more than this is kept of an SA: there will be thousands.
+    """
 
     at: float
-    sas: dict[int, SA]
+    took: float
+    sas: dict[int, Counters]
     forward: dict[Way, CounterValue]
 
-    def bytes(self, way: Way, out: Callable[[SA], bool]) -> int:
-        """Inner bytes of all SAs of one way; `out` tells an SA's."""
-        return sum(sa.counters.bytes for sa in self.sas.values() if out(sa) == (way == "tx"))
+    def bytes(self, spis: Collection[int]) -> int:
+        """Inner bytes of some SAs."""
+        return sum(counters.bytes for spi, counters in self.sas.items() if spi in spis)
 
 
 class Meter:
@@ -43,6 +46,8 @@ class Meter:
     def __init__(self, namespace: str) -> None:
         self._namespace = namespace
         self.readings: list[Reading] = []
+        self.sas: dict[int, SA] = {}
+        """Every SA that was seen, by SPI."""
         self._wanted, self._done = threading.Event(), threading.Event()
         self._news = threading.Condition()
         self._error: Exception | None = None
@@ -71,8 +76,12 @@ class Meter:
         return self.readings[-1]
 
     def between(self, start: Reading, end: Reading) -> list[Reading]:
-        """All readings from one to another, both included."""
-        return [reading for reading in self.readings if start.at <= reading.at <= end.at]
+        """All readings from one to another, both included; others only if they were quick, and so of one moment."""
+        return [
+            reading
+            for reading in self.readings
+            if reading in (start, end) or (start.at < reading.at < end.at and reading.took < EVERY / 4)
+        ]
 
     def _run(self) -> None:
         try:
@@ -93,31 +102,12 @@ class Meter:
                 self._wanted.clear()
                 at = time.monotonic()
                 sas = {sa.spi: sa for sa in await xfrm.sas() if not sa.larval}
-                counters = nft.counters(SITE)
+                forward = nft.counters(SITE)
+                took = time.monotonic() - at
+                counters = {spi: sa.counters for spi, sa in sas.items()}
                 with self._news:
-                    self.readings.append(Reading(at, sas, {"tx": counters["tx"], "rx": counters["rx"]}))
+                    self.sas |= sas
+                    self.readings.append(Reading(at, took, counters, {"tx": forward["tx"], "rx": forward["rx"]}))
                     self._news.notify_all()
                 # Blocks the loop, which has nothing else to do.
                 self._wanted.wait(EVERY)
-
-
-def rate(points: list[tuple[float, int]]) -> float | None:
-    """Bits a second between the first and the last tenth of the bytes, from (seconds, bytes so far).
-
-    So neither a connection's beginning nor the moment at which somebody noticed its end is in it. None if nothing
-    moved, or if it was over between two readings.
-    """
-    grown = [(at, value - points[0][1]) for at, value in points]
-    total = grown[-1][1]
-    start, end = (_when(grown, total * tenths / 10) for tenths in (1, 9))
-    if start is None or end is None or end <= start:
-        return None
-    return total * 0.8 * 8 / (end - start)
-
-
-def _when(points: list[tuple[float, int]], value: float) -> float | None:
-    """The moment at which `value` was reached, between two readings in proportion."""
-    for (before, low), (after, high) in pairwise(points):
-        if low < value <= high:
-            return before + (after - before) * (value - low) / (high - low)
-    return None

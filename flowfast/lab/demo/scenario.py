@@ -5,6 +5,7 @@ L3 path first, then with `flowfast run` on both gateways. Says every step on sta
 end everything that was measured.
 """
 
+import gc
 import json
 import os
 import subprocess
@@ -25,7 +26,8 @@ from flowfast.lab.demo.awake import Awake
 from flowfast.lab.demo.controller import Controller
 from flowfast.lab.demo.events import Failed, Progress
 from flowfast.lab.demo.loads import AFTER_KILL, LOADS, Load, iperf3
-from flowfast.lab.demo.meter import Meter, Reading, rate
+from flowfast.lab.demo.meter import Meter, Reading
+from flowfast.lab.demo.rate import rate
 from flowfast.lab.demo.result import (
     ROUTES,
     WAYS,
@@ -42,6 +44,7 @@ from flowfast.lab.demo.result import (
     Wire,
 )
 from flowfast.lab.demo.site import FIREWALL, TITLES, TUNNELS, PartName, config, connection
+from flowfast.lab.demo.tap import Tap
 from flowfast.lab.demo.verdict import PATHS, WORDS
 from flowfast.lab.ike import Daemon
 from flowfast.lab.iperf import iperf3_server, parse_iperf3
@@ -132,6 +135,7 @@ class Scenario:
                 for family in BOTH:
                     address = topo.host_address(1 if host is topo.h1 else 2, family)
                     stack.enter_context(iperf3_server(host, address, PORT + family))
+            self.tap = stack.enter_context(Tap(topo.wan[0]))
             meter = stack.enter_context(Meter("gw1"))
             yield self._measure(topo, meter, Path(stack.enter_context(tempfile.TemporaryDirectory())))
 
@@ -173,13 +177,12 @@ class Scenario:
         cost.establish(topo)
         with self.awake.paused():
             tx_fast, rx_fast = cost.outbound(topo, generator), cost.inbound(topo)
-        last = meter.read()
         return Part(
             name=self.part,
             topology=TITLES[self.part],
             windows=tuple(self.windows),
-            sas=tuple(self._sa_rows(last)),
-            samples=tuple(self._samples(meter.readings)),
+            sas=tuple(self._sa_rows(meter)),
+            samples=tuple(self._samples(meter)),
             started=started,
             applied=applied,
             killed=killed,
@@ -210,11 +213,14 @@ class Scenario:
             else (topo.h2, topo.host_address(1, lane.family))
         )
         before = meter.read()
+        self.tap.seen()
         done = client.run(iperf3(address, PORT + lane.family, load), check=False)
         said = parse_iperf3(done.stdout or json.dumps({"error": done.stderr.strip()}))
         after = meter.read()
-        carried = {way: self._carried(before, after, lane.tunnel, way, route) for way in WAYS}
-        points = [(each.at, each.bytes(lane.way, _is_out)) for each in meter.between(before, after)]
+        carried = {way: self._carried(meter, (before, after), lane.tunnel, way, route) for way in WAYS}
+        spis, own = self._spis(meter, lane.way, lane.tunnel), carried[lane.way]
+        size = own.bytes / max(1, own.packets)
+        points = [(each.at, each.sequence * size) for each in self.tap.seen() if each.spi in spis]
         self.windows.append(
             Window(
                 lane=lane,
@@ -230,20 +236,24 @@ class Scenario:
             )
         )
 
-    def _carried(self, before: Reading, after: Reading, tunnel: str, way: Way, route: Route) -> Traffic:
+    def _spis(self, meter: Meter, way: Way, tunnel: str | None = None) -> set[int]:
+        """The SAs of one way, of one tunnel or of all."""
+        return {
+            spi
+            for spi, sa in meter.sas.items()
+            if _is_out(sa) == (way == "tx") and tunnel in (None, self.reqids.get(sa.reqid))
+        }
+
+    def _carried(self, meter: Meter, readings: tuple[Reading, Reading], tunnel: str, way: Way, route: Route) -> Traffic:
         """Growth between two readings; only one tunnel is loaded, so that what was forwarded was its."""
+        before, after = readings
         total = Traffic(
             forward_bytes=after.forward[way].bytes - before.forward[way].bytes,
             forward_packets=after.forward[way].packets - before.forward[way].packets,
         )
-        for spi, sa in after.sas.items():
-            if self.reqids.get(sa.reqid) != tunnel or _is_out(sa) != (way == "tx"):
-                continue
-            old = before.sas.get(spi)
-            grown = Traffic(
-                sa.counters.bytes - (old.counters.bytes if old else 0),
-                sa.counters.packets - (old.counters.packets if old else 0),
-            )
+        for spi in self._spis(meter, way, tunnel) & after.sas.keys():
+            old, new = before.sas.get(spi), after.sas[spi]
+            grown = Traffic(new.bytes - (old.bytes if old else 0), new.packets - (old.packets if old else 0))
             total += grown
             self.by_sa[route][spi] += grown + Traffic(0, 0, total.forward_bytes, total.forward_packets)
         return total
@@ -293,8 +303,8 @@ class Scenario:
             yield lambda: wires[0]
         after = meter.read()
         esp = sum(
-            sa.counters.packets - (before.sas[spi].counters.packets if spi in before.sas else 0)
-            for spi, sa in after.sas.items()
+            counters.packets - (before.sas[spi].packets if spi in before.sas else 0)
+            for spi, counters in after.sas.items()
         )
         prefixes = [lan_prefix(side, family) for side in (1, 2) for family in BOTH]
         inner = tuple(
@@ -305,8 +315,8 @@ class Scenario:
 
     # --- the answer --------------------------------------------------------------------------------------------------
 
-    def _sa_rows(self, last: Reading) -> Iterator[SaTraffic]:
-        for spi, sa in last.sas.items():
+    def _sa_rows(self, meter: Meter) -> Iterator[SaTraffic]:
+        for spi, sa in meter.sas.items():
             if sa.reqid in self.reqids:
                 yield SaTraffic(
                     tunnel=self.reqids[sa.reqid],
@@ -318,12 +328,13 @@ class Scenario:
                     fast=self.by_sa["fast"][spi],
                 )
 
-    def _samples(self, readings: list[Reading]) -> Iterator[Sample]:
-        for each in readings:
+    def _samples(self, meter: Meter) -> Iterator[Sample]:
+        out, inward = self._spis(meter, "tx"), self._spis(meter, "rx")
+        for each in meter.between(meter.readings[0], meter.readings[-1]):
             yield Sample(
                 at=round(each.at - self.began, 4),
-                tx=each.bytes("tx", _is_out),
-                rx=each.bytes("rx", _is_out),
+                tx=each.bytes(out),
+                rx=each.bytes(inward),
                 forward_tx=each.forward["tx"].bytes,
                 forward_rx=each.forward["rx"].bytes,
             )
@@ -362,6 +373,8 @@ def main(argv: list[str]) -> int:
     if len(argv) != 1 or argv[0] not in get_args(PartName):
         say(Failed(f"scenario: expected one of {', '.join(get_args(PartName))}").line())
         return 2
+    # It lives for two minutes, and a collection of all it has read would stop the meter for longer than a load takes.
+    gc.disable()
     try:
         scenario = Scenario(argv[0], lambda progress: say(progress.line()))  # type: ignore[arg-type] # checked above
         with scenario.played() as part:

@@ -1,41 +1,26 @@
-"""Rates from readings of a counter."""
+"""Readings of a gateway's counters: which are of one moment, and what is in them."""
 
-from itertools import pairwise
-
-import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-
-from flowfast.lab.demo.meter import rate
+from flowfast.lab.demo.meter import Meter, Reading
+from flowfast.model.sa import Counters
 
 
-def test_a_steady_rate_is_found_exactly() -> None:
-    points = [(0.02 * n, 250_000 * n) for n in range(11)]
-    assert rate(points) == pytest.approx(250_000 * 8 / 0.02)
+def reading(at: float, took: float = 0.001) -> Reading:
+    return Reading(at, took, {1: Counters(100, 1, 0, None), 2: Counters(10, 1, 0, None)}, {})
 
 
-def test_what_comes_before_and_after_does_not_count() -> None:
-    waiting = [(0.1 * n, 0) for n in range(5)]
-    moving = [(0.5 + 0.01 * n, 10_000 * n) for n in range(21)]
-    over = [(0.8 + 0.1 * n, 200_000) for n in range(5)]
-    assert rate([*waiting, *moving, *over]) == pytest.approx(1_000_000 * 8)
+def test_slow_readings_are_of_no_moment_and_left_out() -> None:
+    meter = Meter("gw1")
+    meter.readings = [reading(at, 0.15 if at == 0.06 else 0.001) for at in (0.0, 0.02, 0.04, 0.06, 0.21, 0.23)]
+    found = meter.between(meter.readings[1], meter.readings[4])
+    assert [each.at for each in found] == [0.02, 0.04, 0.21]
 
 
-def test_a_counter_that_stands_still_has_no_rate() -> None:
-    assert rate([(0.0, 5), (1.0, 5)]) is None
-    assert rate([(0.0, 5)]) is None
+def test_the_ends_count_however_long_they_took() -> None:
+    meter = Meter("gw1")
+    meter.readings = [reading(0.0, 0.5), reading(0.6), reading(0.7, 0.5)]
+    assert meter.between(meter.readings[0], meter.readings[2]) == meter.readings
 
 
-@settings(deadline=None)
-@given(
-    st.lists(st.tuples(st.floats(1e-3, 10), st.integers(0, 10**9)), min_size=1, max_size=50),
-    st.floats(0, 1e6),
-    st.integers(0, 2**63),
-)
-def test_never_more_than_the_fastest_moment(steps: list[tuple[float, int]], start: float, first: int) -> None:
-    points = [(start, first)]
-    for seconds, grown in steps:
-        points.append((points[-1][0] + seconds, points[-1][1] + grown))
-    fastest = max((b - a) * 8 / (t - s) for (s, a), (t, b) in pairwise(points))
-    found = rate(points)
-    assert found is None or 0 < found <= fastest * 1.001
+def test_bytes_are_of_the_sas_asked_for() -> None:
+    assert reading(0.0).bytes({1}) == 100
+    assert reading(0.0).bytes({1, 2, 3}) == 110

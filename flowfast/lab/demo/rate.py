@@ -1,0 +1,30 @@
+"""From points in time to a rate."""
+
+from itertools import pairwise
+
+FAR = 0.06
+"""Seconds: points further apart tell nothing of the time between them."""
+
+
+def rate(points: list[tuple[float, float]]) -> float | None:
+    """Bits a second between the first and the last tenth of the bytes, from (seconds, bytes so far).
+
+    So neither a connection's beginning nor the moment at which somebody noticed its end is in it. None if nothing
+    moved, or if that moment is not known: points too far apart, or all between two of them.
+    """
+    if not points:
+        return None
+    grown = [(at, value - points[0][1]) for at, value in points]
+    total = grown[-1][1]
+    start, end = (_when(grown, total * tenths / 10) for tenths in (1, 9))
+    if start is None or end is None or end <= start:
+        return None
+    return total * 0.8 * 8 / (end - start)
+
+
+def _when(points: list[tuple[float, float]], value: float) -> float | None:
+    """The moment at which `value` was reached, between two readings in proportion; None if they are far apart."""
+    for (before, low), (after, high) in pairwise(points):
+        if low < value <= high:
+            return before + (after - before) * (value - low) / (high - low) if after - before < FAR else None
+    return None
