@@ -12,7 +12,7 @@ from flowfast.lab.demo.result import Result, part_of
 from flowfast.lab.demo.scenario import Scenario
 from flowfast.lab.demo.verdict import problems
 
-pytestmark = [pytest.mark.guest(images=["debian14"], nics=3), pytest.mark.long]
+pytestmark = [pytest.mark.guest(images=["debian14"], nics=3, icount=True), pytest.mark.long]
 
 
 def test_the_scenario_shows_the_fast_path(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -31,7 +31,7 @@ def test_the_scenario_shows_the_fast_path(monkeypatch: pytest.MonkeyPatch) -> No
             assert before.bytes > 2_000_000
             assert before.forward_bytes > 0.9 * before.bytes
             assert since.forward_packets < 0.01 * since.packets
-    assert all(window.bits_per_second for window in part.windows)
+    assert not [window for window in part.windows if not window.bits_per_second]
     assert all(sa.algorithm == "rfc4106(gcm(aes))" and sa.full.bytes and sa.fast.bytes for sa in part.sas)
     assert part.cost.tx_fast is not None
     assert part.cost.tx_full is not None

@@ -76,7 +76,7 @@ def switch_over(part: Part) -> str:
     """The streams while flowfast started, by path."""
     with _figure(WIDTH, 2.3) as (figure, save):
         axes = figure.subplots()
-        _areas(axes, part, part.started - 0.25, part.applied + 0.45, unit=1e3, step=0.1)
+        _areas(axes, part, part.started - 0.25, part.applied + 0.45, unit=1e3, step=0.1, room=1.5)
         _mark(axes, part.started, "flowfast run starts")
         _legend(axes)
         _ways(axes, right=True)
@@ -168,8 +168,10 @@ def _pair(axes: Any, row: int, full: float | None, fast: float | None, unit: flo
         axes.margins(x=0.16)
 
 
-def _areas(axes: Any, part: Part, start: float, end: float, *, unit: float, step: float = BIN) -> None:
-    """Stacked areas of both paths, one way up and one way down."""
+def _areas(
+    axes: Any, part: Part, start: float, end: float, *, unit: float, step: float = BIN, room: float = 1.0
+) -> None:
+    """Stacked areas of both paths, one way up and one way down; `room` for words above and below."""
     for way in WAYS:
         sign = 1 if way == "tx" else -1
         at, full, fast = series(part, way, start, end, step)
@@ -177,7 +179,7 @@ def _areas(axes: Any, part: Part, start: float, end: float, *, unit: float, step
         high = [sign * (one + other) / unit for one, other in zip(full, fast, strict=True)]
         axes.fill_between(at, low, step="post", color=FULL, linewidth=0)
         axes.fill_between(at, high, low, step="post", color=FAST, linewidth=0)
-    most = max(abs(value) for value in axes.get_ylim())
+    most = room * max(abs(value) for value in axes.get_ylim())
     axes.set_ylim(-most, most)
     axes.set_xlim(start, end)
     axes.axhline(0, color=SOFT, linewidth=0.8)
