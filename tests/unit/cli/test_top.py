@@ -105,6 +105,9 @@ def test_an_unknown_order_is_refused(look: Flowfast) -> None:
     assert look("top", "--sort", "name").exit_code == 2
 
 
+END = b"that was all"  # written after `top` has ended: what the reader has by then is the whole screen
+
+
 @pytest.mark.parametrize("how", ["q", "signal"])
 def test_a_terminal_is_left_as_it_was(
     look: Flowfast, router: FakeKernel, site: str, monkeypatch: pytest.MonkeyPatch, how: str
@@ -112,7 +115,6 @@ def test_a_terminal_is_left_as_it_was(
     """A real terminal: the table appears, q or Ctrl-C ends it, and the line discipline is what it was."""
     ours, theirs = pty.openpty()
     screen: list[bytes] = []
-    ended = threading.Event()
 
     def person() -> None:
         deadline = time.monotonic() + 20
@@ -122,7 +124,7 @@ def test_a_terminal_is_left_as_it_was(
             os.write(ours, b"xq")
         else:
             os.kill(os.getpid(), signal.SIGINT)
-        while not ended.is_set():
+        while END not in b"".join(screen):
             screen.append(os.read(ours, 65536))
 
     with open(theirs, "rb", buffering=0, closefd=False) as keys, open(theirs, "w", closefd=False) as paper:
@@ -134,11 +136,11 @@ def test_a_terminal_is_left_as_it_was(
         watcher.start()
         assert top.top.callback is not None
         top.top.callback(config=site, settings={}, interval=0.1, times=None, sort="rate", as_json=False)
-        ended.set()
         assert termios.tcgetattr(theirs) == before
-        paper.write(" ")  # for the reader to see that it is over
+        paper.write(END.decode())
         paper.flush()
-        watcher.join(5)
+        watcher.join(20)
+        assert not watcher.is_alive()
     shown = b"".join(screen)
     assert b"\x1b[?1049h" in shown  # the other screen, and back
     assert b"\x1b[?1049l" in shown

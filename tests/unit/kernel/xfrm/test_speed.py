@@ -1,14 +1,17 @@
 """100 000 SAs in under half a second: compared, within one run, with what pyroute2's own decoding takes."""
 
 import time
+from collections.abc import Callable
+from math import inf
 
 from pyroute2.netlink import nla, nlmsg
 
 from flowfast.kernel.xfrm import decode_sas
 from tests.unit.kernel.xfrm.dumps import config, datagrams, dumped
 
-SAS = 5000
-TIMES_FASTER = 4  # 6.7 measured, with another test run beside it
+SAS = 2000
+TIMES_FASTER = 2  # 6.6 on an idle machine; decoding that went the generic way would be 1
+ROUNDS = 7
 
 
 class _Aead(nla):
@@ -55,20 +58,20 @@ def generic(buffer: bytes) -> int:
     return count
 
 
-def seconds(work) -> float:
-    """CPU seconds, the best of three."""
-    best = float("inf")
-    for _ in range(3):
-        begin = time.process_time()
-        work()
-        best = min(best, time.process_time() - begin)
+def seconds(*works: Callable[[], object]) -> list[float]:
+    """CPU seconds of each, the best of some rounds: in turns, so that a slow while of the machine meets all alike."""
+    best = [inf] * len(works)
+    for _ in range(ROUNDS):
+        for number, work in enumerate(works):
+            begin = time.process_time()
+            work()
+            best[number] = min(best[number], time.process_time() - begin)
     return best
 
 
 def test_a_dump_is_decoded_many_times_faster_than_by_generic_decoding() -> None:
     dump = [bytes(each) for each in datagrams(dumped(config(number)) for number in range(SAS))]
     assert sum(len(decode_sas(each)) for each in dump) == SAS
-    ours = seconds(lambda: [decode_sas(each) for each in dump])
-    theirs = seconds(lambda: [generic(each) for each in dump])
+    ours, theirs = seconds(lambda: [decode_sas(each) for each in dump], lambda: [generic(each) for each in dump])
     print(f"per SA: {ours / SAS * 1e6:.2f} us, pyroute2 {theirs / SAS * 1e6:.1f} us")
     assert ours * TIMES_FASTER < theirs
