@@ -1,14 +1,15 @@
 """What conntrack says beside the tuples (status, TCP state, helper, mark, zone), and the fake's filter."""
 
 import asyncio
-import time
 
 import pytest
+from pyroute2.netlink.nfnetlink.nfctsocket import nfct_msg
 
 from flowfast.kernel.conntrack import FakeConntrack, decode_flow
 from flowfast.kernel.netlink import attribute, nested
 from flowfast.model.errors import DecodeError
 from flowfast.model.state import Flow, Status, TcpState
+from tests.unit.pace import seconds
 
 
 def be(number: int, size: int) -> bytes:
@@ -87,16 +88,21 @@ def test_the_fake_tells_what_it_was_told() -> None:
     assert asyncio.run(conntrack.flows(offloaded=True)) == [fast]
 
 
-def test_a_flow_takes_microseconds() -> None:
+def test_a_flow_is_decoded_many_times_faster_than_by_generic_decoding() -> None:
     """On a machine of 2026 an offloaded flow decodes in 5 us (4.7 before status, mark and zone were read)."""
     counted = nested(9, attribute(1, be(3, 8)), attribute(2, be(300, 8))) + nested(
         10, attribute(1, be(3, 8)), attribute(2, be(300, 8))
     )
-    body = memoryview(bytes(4) + TUPLES + attribute(3, be(0x400E, 4)) + counted + attribute(8, be(0, 4)))
-    best = float("inf")
-    for _ in range(50):
-        started = time.process_time()
-        for _ in range(200):
-            decode_flow(body)
-        best = min(best, (time.process_time() - started) / 200)
-    assert best < 30e-6
+    body = bytes(4) + TUPLES + attribute(3, be(0x400E, 4)) + counted + attribute(8, be(0, 4))
+    message = (len(body) + 16).to_bytes(4, "little") + bytes(12) + body
+
+    def generic() -> None:
+        decoded = nfct_msg(message)
+        decoded.decode()
+        assert decoded.get_attr("CTA_TUPLE_ORIG") is not None
+
+    ours, theirs = seconds(
+        lambda: [decode_flow(memoryview(body)) for _ in range(200)], lambda: [generic() for _ in range(200)]
+    )
+    print(f"a flow: {ours / 200 * 1e6:.2f} us, pyroute2 {theirs / 200 * 1e6:.1f} us")
+    assert ours * 2 < theirs

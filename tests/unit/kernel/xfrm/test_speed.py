@@ -1,17 +1,13 @@
 """100 000 SAs in under half a second: compared, within one run, with what pyroute2's own decoding takes."""
 
-import time
-from collections.abc import Callable
-from math import inf
-
 from pyroute2.netlink import nla, nlmsg
 
 from flowfast.kernel.xfrm import decode_sas
 from tests.unit.kernel.xfrm.dumps import config, datagrams, dumped
+from tests.unit.pace import seconds
 
 SAS = 2000
 TIMES_FASTER = 2  # 6.6 on an idle machine; decoding that went the generic way would be 1
-ROUNDS = 7
 
 
 class _Aead(nla):
@@ -56,17 +52,6 @@ def generic(buffer: bytes) -> int:
         at += message["header"]["length"]
         count += 1
     return count
-
-
-def seconds(*works: Callable[[], object]) -> list[float]:
-    """CPU seconds of each, the best of some rounds: in turns, so that a slow while of the machine meets all alike."""
-    best = [inf] * len(works)
-    for _ in range(ROUNDS):
-        for number, work in enumerate(works):
-            begin = time.process_time()
-            work()
-            best[number] = min(best[number], time.process_time() - begin)
-    return best
 
 
 def test_a_dump_is_decoded_many_times_faster_than_by_generic_decoding() -> None:
