@@ -5,6 +5,9 @@ pytest runs there, and its reports come back as they happen: a failure is shown 
 
     pytestmark = pytest.mark.guest(images=["debian14", "debian13"], nics=3, cpus=1)
 
+Guests are emulated, beside each other, on machines that others use. A few tests that failed are run once more at the
+end, alone in a fresh guest: what fails there has failed; what passes is named in the summary, with its first failure.
+
 In the guest (FLOWFAST_GUEST is the image's name) the same tests are ordinary ones. Guests that a run needs are booted
 side by side, as many as there are cores.
 """
@@ -207,16 +210,72 @@ def _run_all(waiting: "queue.SimpleQueue[Guest]") -> None:
 def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> bool | None:
     if not isinstance(item, GuestItem):
         return None
-    hook, location = item.ihook, item.location
-    hook.pytest_runtest_logstart(nodeid=item.nodeid, location=location)
+    again = item.config.stash.setdefault(AGAIN, [])
+    got = _reports(item)
+    if any(report.failed for report in got):
+        again.append((item, got))
+    else:
+        _tell(item, got)
+    if nextitem is None and again:
+        _once_more(again, item.config)
+    return True
+
+
+def _reports(item: GuestItem) -> list[pytest.TestReport]:
+    """What the item's guest said of it; waits for it."""
     got = item.guest.wait_for(item.guest_nodeid)
     if isinstance(got, str):
-        report = pytest.TestReport(item.nodeid, location, {}, "failed", got, "call")
+        return [pytest.TestReport(item.nodeid, item.location, {}, "failed", got, "call")]
+    reports: list[pytest.TestReport] = []
+    for data in got:
+        report = item.config.hook.pytest_report_from_serializable(config=item.config, data=data)
+        report.nodeid, report.location = item.nodeid, item.location
+        if isinstance(report.longrepr, list):  # of a skip: a tuple, before it was JSON
+            report.longrepr = tuple(report.longrepr)
+        reports.append(report)
+    return reports
+
+
+def _tell(item: GuestItem, reports: list[pytest.TestReport]) -> None:
+    hook = item.ihook
+    hook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
+    for report in reports:
         hook.pytest_runtest_logreport(report=report)
-    else:
-        for data in got:
-            again = item.config.hook.pytest_report_from_serializable(config=item.config, data=data)
-            again.nodeid, again.location = item.nodeid, location
-            hook.pytest_runtest_logreport(report=again)
-    hook.pytest_runtest_logfinish(nodeid=item.nodeid, location=location)
-    return True
+    hook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
+
+
+# --- a second time -------------------------------------------------------------------------------------------------
+
+Failed = tuple[GuestItem, list[pytest.TestReport]]
+AGAIN = pytest.StashKey[list[Failed]]()
+UNSTEADY = pytest.StashKey[list[Failed]]()
+MOST = 6
+"""More failures than these are no accident: none of them is run again."""
+
+
+def _once_more(failed: list[Failed], config: pytest.Config) -> None:
+    guests: dict[Kind, Guest] = {}
+    if len(failed) <= MOST:
+        for item, _ in failed:
+            guest = guests.setdefault(item.kind, Guest(item.kind, [], timeout=120))
+            guest.nodeids.append(item.guest_nodeid)
+            guest.timeout += 60
+            item.guest = guest
+    for guest in guests.values():
+        guest.run()
+    for item, first in failed:
+        second = _reports(item) if guests else first
+        _tell(item, second)
+        if not any(report.failed for report in second):
+            config.stash.setdefault(UNSTEADY, []).append((item, first))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    unsteady = config.stash.get(UNSTEADY, [])
+    if unsteady:
+        terminalreporter.section("failed once, passed in a fresh guest")
+    for item, first in unsteady:
+        terminalreporter.write_line(item.nodeid, yellow=True)
+        for report in first:
+            if report.failed:
+                terminalreporter.write_line(report.longreprtext)
