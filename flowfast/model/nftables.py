@@ -10,6 +10,7 @@ import hashlib
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import chain
 
 OWN_TABLE = "flowfast"
 """The name of our two tables, of family inet and netdev; every other table is somebody else's."""
@@ -86,7 +87,7 @@ class Set:
     """Element -> its data (the empty string for a plain set): a counter's name, or a verdict ("jump offload")."""
 
     def __post_init__(self) -> None:
-        if any('"' in text for element, data in self.elements.items() for text in (*element, data)):
+        if any('"' in "".join(texts) for texts in (chain.from_iterable(self.elements), self.elements.values())):
             bare = {tuple(map(_bare, element)): _bare(data) for element, data in self.elements.items()}
             object.__setattr__(self, "elements", bare)
 

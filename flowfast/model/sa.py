@@ -201,11 +201,15 @@ class Policy(NamedTuple):
     socket: bool = False  # set on one socket by its program (an IKE daemon's own), not an entry of the SPD
 
     @property
+    def demand(self) -> Template | None:
+        """The SA that packets it matches must go through; None where it lets them pass without one, or blocks them."""
+        if not self.action:
+            for template in self.templates:  # a loop: next() takes twice as long, and every plan asks every policy
+                if not template.optional:
+                    return template
+        return None
+
+    @property
     def protects(self) -> bool:
         """True where the packets it matches must go through an SA."""
-        if self.action:
-            return False
-        for template in self.templates:  # noqa: SIM110 - any() takes twice as long, and every round asks every policy
-            if not template.optional:
-                return True
-        return False
+        return self.demand is not None

@@ -5,6 +5,7 @@ import re
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import lru_cache
+from typing import NamedTuple
 
 from flowfast.model.reason import Reason
 from flowfast.model.sa import SA
@@ -25,8 +26,7 @@ class Topology(StrEnum):
     CROSS_NETNS = "cross-netns"  # xfrm interface, SAs in another one
 
 
-@dataclass(frozen=True, slots=True)
-class TunnelKey:
+class TunnelKey(NamedTuple):
     """What a tunnel is known by; outlives rekeys. `local` and `remote` are the outer addresses."""
 
     reqid: int
@@ -37,8 +37,7 @@ class TunnelKey:
     """Where its SAs live, if not here."""
 
 
-@dataclass(frozen=True, slots=True)
-class Selectors:
+class Selectors(NamedTuple):
     """One protected pair of inner prefixes, seen from here; `mode` is that of the policy's template."""
 
     local: str

@@ -126,9 +126,10 @@ def _port(port: int | None, wanted: int, mask: int) -> bool:
 
 def tunnel_of(tunnels: Mapping[TunnelKey, Tunnel], policy: Policy | None, netns: str | None = None) -> Tunnel | None:
     """Whose packets a policy takes, if it protects them."""
-    if policy is None or not policy.protects:
+    demand = policy.demand if policy is not None else None
+    if policy is None or demand is None:
         return None
-    return tunnels.get(policy_key(policy, netns))
+    return tunnels.get(policy_key(policy, demand, netns))
 
 
 # many connections: by their addresses

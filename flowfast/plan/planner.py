@@ -8,6 +8,7 @@ from flowfast.config.devices import matching
 from flowfast.config.schema import Config
 from flowfast.config.selectors import Device
 from flowfast.model.desired import Desired
+from flowfast.model.garbage import collector_paused
 from flowfast.model.nftables import Ruleset
 from flowfast.model.reason import Reason, Severity
 from flowfast.model.state import RouterState
@@ -22,6 +23,13 @@ NEEDED = ("flowtable", "rt_ipsec", "concat_interval_sets")
 GUARD_NEEDS = ("meta_ipsec_netdev", "concat_interval_sets")
 """Without these there is no guard, and so no fast path for what arrives on the WAN."""
 
+_FAST = {
+    Topology.POLICY: (Path(True, "bundle cached"), Path(True, "behind guard")),
+    Topology.INTERFACE: (Path(True, "lookup and bundle per packet"), Path(True, "held by the interface")),
+    Topology.CROSS_NETNS: (Path(True, "lookup in the underlay's netns"), Path(True, "policy enforced by the kernel")),
+}
+"""The paths of a fast tunnel, tx and rx."""
+
 
 @dataclass(slots=True)
 class _Devices:
@@ -30,6 +38,7 @@ class _Devices:
     reasons: list[Reason] = field(default_factory=list)
 
 
+@collector_paused()
 def plan(state: RouterState, config: Config) -> Desired:
     """Pure: the same state and config give the same answer. Raises nothing; what cannot be is a Reason."""
     tunnels = tuple(
@@ -154,12 +163,10 @@ def _paths(tunnel: Tunnel, wanted: Wanted, regions: SpdRegions, no_guard: tuple[
     why = _why_not(tunnel, wanted, regions)
     if why is not None:
         return TunnelPath(tunnel, _full(why), _full(why))
-    if tunnel.topology is Topology.POLICY:
-        rx = _full(no_guard[0]) if no_guard else Path(True, "behind guard")
-        return TunnelPath(tunnel, Path(True, "bundle cached"), rx)
-    how = "lookup and bundle per packet" if tunnel.topology is Topology.INTERFACE else "lookup in the underlay's netns"
-    held = "held by the interface" if tunnel.topology is Topology.INTERFACE else "policy enforced by the kernel"
-    return TunnelPath(tunnel, Path(True, how), Path(True, held))
+    tx, rx = _FAST[tunnel.topology]
+    if tunnel.topology is Topology.POLICY and no_guard:
+        rx = _full(no_guard[0])
+    return TunnelPath(tunnel, tx, rx)
 
 
 def _why_not(tunnel: Tunnel, wanted: Wanted, regions: SpdRegions) -> Reason | None:

@@ -76,39 +76,51 @@ Value = TypeVar("Value")
 
 
 class _Index(Generic[Value]):
-    """Prefixes by containment: finds those that contain a prefix, and those that lie in it."""
+    """Prefixes by containment: finds those that contain a prefix, and those that lie in it.
+
+    There is one for each source prefix, most of them with one value, so that one is made of as little as will do.
+    """
+
+    __slots__ = ("_lengths", "_sorted", "bits", "values")
 
     def __init__(self, bits: int) -> None:
         self.bits = bits
         self.values: dict[Prefix, Value] = {}
-        self._sorted: list[Prefix] = []
-        self._lengths: list[int] = []
+        self._lengths = 0  # a bit for each length that there ever was
+        self._sorted: list[Prefix] | None = None  # from when somebody first asks what lies in a prefix
 
     def add(self, prefix: Prefix, value: Value) -> None:
-        if prefix not in self.values:
+        if self._sorted is not None and prefix not in self.values:
             insort(self._sorted, prefix)
-            if prefix[1] not in self._lengths:
-                insort(self._lengths, prefix[1])
+        self._lengths |= 1 << prefix[1]
         self.values[prefix] = value
 
     def remove(self, prefix: Prefix) -> None:
         del self.values[prefix]
-        del self._sorted[bisect_left(self._sorted, prefix)]
+        if self._sorted is not None:
+            del self._sorted[bisect_left(self._sorted, prefix)]
 
     def overlapping(self, prefix: Prefix) -> Iterator[tuple[Prefix, Value]]:
-        for length in self._lengths:
-            if length > prefix[1]:
-                break
-            above = _ancestor(prefix, length, self.bits)
+        base, own = prefix
+        longer = self._lengths >> (own + 1)
+        shorter = self._lengths ^ longer << (own + 1)
+        while shorter:
+            length = (shorter & -shorter).bit_length() - 1
+            shorter &= shorter - 1
+            above = prefix if length == own else _ancestor(prefix, length, self.bits)
             if above in self.values:
                 yield above, self.values[above]
-        end = prefix[0] + (1 << (self.bits - prefix[1]))
-        at = bisect_left(self._sorted, (prefix[0], prefix[1] + 1))
-        while at < len(self._sorted) and self._sorted[at][0] < end:
+        if not longer:
+            return
+        if self._sorted is None:
+            self._sorted = sorted(self.values)
+        end = base + (1 << (self.bits - own))
+        for at in range(bisect_left(self._sorted, (base, own + 1)), len(self._sorted)):
             below = self._sorted[at]
-            if below[1] > prefix[1]:
+            if below[0] >= end:
+                break
+            if below[1] > own:
                 yield below, self.values[below]
-            at += 1
 
 
 class Regions(Generic[Owner]):

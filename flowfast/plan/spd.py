@@ -5,13 +5,15 @@ the out direction what leaves through one. A region whose first policy is more t
 (ports, a mark, a bypass) belongs to nobody: neither guarded nor fast, so that the kernel's own checks decide there.
 """
 
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
+from operator import itemgetter
 from typing import NamedTuple
 
 from flowfast.model.reason import Reason, Severity
-from flowfast.model.sa import Direction, Mode, Policy
+from flowfast.model.sa import Direction, Mode, Policy, Template
 from flowfast.model.state import RouterState
 from flowfast.model.tunnel import Tunnel, TunnelKey
 from flowfast.plan.regions import Pair, Regions, TooFragmented, parse, text_of
@@ -54,7 +56,7 @@ class _Entry(NamedTuple):
 
     priority: int
     pair: Pair
-    policy: Policy
+    demand: Template | None
     tunnel: Tunnel | None
     why_not: str | None
     """Why it is more than "these prefixes through this tunnel"."""
@@ -81,20 +83,20 @@ def cut(state: RouterState, tunnels: Iterable[Tunnel], *, counting: bool, plain:
 
 def _entries(state: RouterState, by_key: Mapping[TunnelKey, Tunnel]) -> dict[tuple[Direction, int], list[_Entry]]:
     """The SPD by direction and family, in the order in which the kernel looks."""
-    found: dict[tuple[Direction, int], list[_Entry]] = {}
+    found: defaultdict[tuple[Direction, int], list[_Entry]] = defaultdict(list)
     for policy in state.policies:
         # Type 0 is XFRM_POLICY_TYPE_MAIN. With an if_id a policy only sees the packets of its interface, and a
         # program's own (IKE's bypass) only those of its socket.
         if policy.direction is Direction.IN or policy.if_id or policy.socket or policy.type:
             continue
-        selector = policy.selector
-        tunnel = by_key.get(policy_key(policy)) if policy.protects else None
+        selector, demand = policy.selector, policy.demand
+        tunnel = by_key.get(policy_key(policy, demand)) if demand is not None else None
         pair = Pair(parse(selector.src), parse(selector.dst))
-        entry = _Entry(policy.priority, pair, policy, tunnel, _plain(policy))
-        found.setdefault((policy.direction, selector.family), []).append(entry)
+        entry = _Entry(policy.priority, pair, demand, tunnel, _plain(policy))
+        found[policy.direction, selector.family].append(entry)
     for entries in found.values():
         # The kernel takes the lowest number first, and among equals the older one (xfrm_policy_inexact_lookup, 5.0).
-        entries.sort(key=lambda entry: entry.priority)
+        entries.sort(key=itemgetter(0))
     return found
 
 
@@ -123,7 +125,7 @@ def _uses(result: SpdRegions, entries: list[_Entry], family: int, bits: int) -> 
 
 
 def _by_source(outbound: list[_Entry], bits: int) -> bool:
-    ends = sorted((entry.pair.dst, id(entry.tunnel)) for entry in outbound if entry.policy.protects)
+    ends = sorted((entry.pair.dst, id(entry.tunnel)) for entry in outbound if entry.demand)
     last, owner = -1, 0
     for (first, length), tunnel in ends:
         if first > last:
@@ -134,8 +136,8 @@ def _by_source(outbound: list[_Entry], bits: int) -> bool:
 
 
 def _protected(inbound: list[_Entry], outbound: list[_Entry], bits: int) -> Pairs:
-    pairs = [entry.pair for entry in inbound if entry.policy.protects]
-    pairs += [Pair(entry.pair.dst, entry.pair.src) for entry in outbound if entry.policy.protects]
+    pairs = [entry.pair for entry in inbound if entry.demand]
+    pairs += [Pair(entry.pair.dst, entry.pair.src) for entry in outbound if entry.demand]
     regions: Regions[bool] = Regions(bits)
     try:
         for pair in dict.fromkeys(pairs):
@@ -150,11 +152,10 @@ def _use(result: SpdRegions, entry: _Entry) -> Use:
     tunnel, why = entry.tunnel, entry.why_not
     if why is not None and tunnel is not None:
         result.refused.setdefault(tunnel.key, Reason("SELECTOR_NOT_PREFIX", tunnel.name, why, severity=Severity.INFO))
-    if why is not None or not entry.policy.protects:
+    if why is not None or entry.demand is None:
         return Use.NOTHING
-    template = next(each for each in entry.policy.templates if not each.optional)
-    if tunnel is not None and template.mode != Mode.TUNNEL:
-        result.refused.setdefault(tunnel.key, _mode_reason(tunnel, template.mode))
+    if tunnel is not None and entry.demand.mode != Mode.TUNNEL:
+        result.refused.setdefault(tunnel.key, _mode_reason(tunnel, entry.demand.mode))
         return Use.GUARD
     return Use.FAST if tunnel is not None and tunnel.offload else Use.GUARD
 

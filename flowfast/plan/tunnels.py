@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from flowfast.config.schema import Config
 from flowfast.model.link import Link
-from flowfast.model.sa import SA, Direction, Policy
+from flowfast.model.sa import SA, Direction, Policy, Template
 from flowfast.model.state import RouterState
 from flowfast.model.tunnel import Selectors, Topology, Tunnel, TunnelKey
 from flowfast.plan.matching import Matcher
@@ -20,12 +20,11 @@ class _Draft:
     outbound: list[SA] = field(default_factory=list)
 
 
-def policy_key(policy: Policy, netns: str | None = None) -> TunnelKey:
-    """The tunnel that a protecting policy asks for, seen from this router whatever the policy's direction."""
-    template = next(each for each in policy.templates if not each.optional)
-    ends = (template.src, template.dst)
-    local, remote = ends if policy.direction is Direction.OUT else ends[::-1]
-    return TunnelKey(template.reqid, policy.if_id, local, remote, netns)
+def policy_key(policy: Policy, demand: Template, netns: str | None = None) -> TunnelKey:
+    """The tunnel that a policy with this demand asks for, seen from this router whatever the policy's direction."""
+    if policy.direction is Direction.OUT:
+        return TunnelKey(demand.reqid, policy.if_id, demand.src, demand.dst, netns)
+    return TunnelKey(demand.reqid, policy.if_id, demand.dst, demand.src, netns)
 
 
 def find_tunnels(state: RouterState, config: Config) -> tuple[Tunnel, ...]:
@@ -44,13 +43,14 @@ def find_tunnels(state: RouterState, config: Config) -> tuple[Tunnel, ...]:
 
 def _gather(drafts: dict[TunnelKey, _Draft], netns: str | None, policies: Iterable[Policy], sas: Iterable[SA]) -> None:
     for policy in policies:
-        if policy.direction is not Direction.OUT or not policy.protects or policy.socket:
+        if policy.direction is not Direction.OUT or policy.socket or (demand := policy.demand) is None:
             continue
-        key = policy_key(policy, netns)
-        draft = drafts.setdefault(key, _Draft(key))
-        template = next(each for each in policy.templates if not each.optional)
+        key = policy_key(policy, demand, netns)
+        draft = drafts.get(key)
+        if draft is None:
+            draft = drafts[key] = _Draft(key)
         selector = policy.selector
-        draft.selectors[Selectors(selector.src, selector.dst, selector.family, template.mode)] = None
+        draft.selectors[Selectors(selector.src, selector.dst, selector.family, demand.mode)] = None
     for sa in sas:
         if sa.larval:
             continue

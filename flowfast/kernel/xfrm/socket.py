@@ -1,8 +1,6 @@
 """AsyncXfrmSocket: SAs and policies of the kernel, to read, to change and to watch. The real `Xfrm` (protocol.py)."""
 
-import gc
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from flowfast.kernel.xfrm import decode, encode, events, info, uapi
@@ -14,19 +12,8 @@ from flowfast.kernel.xfrm.monitor import Monitor
 from flowfast.kernel.xfrm.protocol import DEFAULT_GROUPS
 from flowfast.kernel.xfrm.session import XfrmSession
 from flowfast.kernel.xfrm.uapi import AeFlag, Attr, Group, Msg, SpdAttr
+from flowfast.model.garbage import collector_paused
 from flowfast.model.sa import SA, Counters, Direction, Mark, Mode, Policy, Replay, Selector
-
-
-@contextmanager
-def _collector_paused() -> Iterator[None]:
-    """100 000 SAs make the cyclic collector walk all objects about nine times, for a third of the dump's time."""
-    running = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if running:
-            gc.enable()
 
 
 def _sa_reader() -> Callable[[memoryview], SA]:
@@ -48,7 +35,7 @@ class AsyncXfrmSocket(XfrmSession):
             encode.add(body, Attr.PROTO, bytes([proto]))
         if src is not None or dst is not None:
             encode.add(body, Attr.ADDRESS_FILTER, encode.address_filter(src, dst))
-        with _collector_paused():
+        with collector_paused():
             return await self.dump("dump SAs", Msg.GETSA, bytes(body), Msg.NEWSA, _sa_reader)
 
     async def get_sa(self, dst: str, spi: int, proto: int = 50, *, mark: Mark | None = None) -> SA:
@@ -73,7 +60,7 @@ class AsyncXfrmSocket(XfrmSession):
         await self.ask("flush SAs", Msg.FLUSHSA, encode.pack(uapi.USERSA_FLUSH, proto))
 
     async def policies(self) -> list[Policy]:
-        with _collector_paused():
+        with collector_paused():
             return await self.dump("dump policies", Msg.GETPOLICY, b"", Msg.NEWPOLICY, _policy_reader)
 
     async def get_policy(
