@@ -30,8 +30,9 @@ from flowfast.kernel.xfrm import (
     Resync,
     SaAdded,
     SaDeleted,
+    SaExpired,
 )
-from flowfast.metrics.ledger import Ledger
+from flowfast.metrics.books import Books
 from flowfast.model.desired import Desired
 from flowfast.model.errors import FlowfastError
 from flowfast.model.reason import Severity
@@ -63,10 +64,11 @@ class Controller:
         *,
         on_snapshot: Callable[[Snapshot], None] = lambda _snapshot: None,
         interval: float = 10.0,
+        books: Books | None = None,
     ) -> None:
         self.kernel, self.config, self.features = kernel, config, features
         self.reconciles = Reconciles()
-        self._ledger = Ledger()
+        self._books = books or Books()
         self._on_snapshot, self._interval = on_snapshot, interval
         self._wake = asyncio.Event()
         self._desired: Desired | None = None
@@ -84,6 +86,8 @@ class Controller:
                     tasks.create_task(_follow(generations, self._foreign))
                     tasks.create_task(_follow(links, self._link))
                     tasks.create_task(_follow(xfrm, self._xfrm))
+                    for netns in self.config.underlay_netns:
+                        tasks.create_task(self._underlay(netns))
                     await self._loop()
 
     async def _loop(self) -> None:
@@ -116,8 +120,8 @@ class Controller:
 
     def _xfrm(self, event: XfrmEvent) -> None:
         match event:
-            case SaDeleted():
-                self._ledger.deleted(event.sa)
+            case SaDeleted() | SaExpired(hard=True):
+                self._books.ended(event.sa)
             case SaAdded() if event.sa.output_mark is not None or self._unconfined():
                 self._wake.set()  # the marks that tell peers apart may have changed (plan/peers.py)
             case Resync():
@@ -130,6 +134,18 @@ class Controller:
                 self._wake.set()
             case PolicyAdded() | PolicyUpdated() | PolicyDeleted() | PolicyExpired() | PoliciesFlushed() | Migrated():
                 self._wake.set()
+
+    async def _underlay(self, netns: str) -> None:
+        """Hears of the SAs that end in another network namespace, also once it is there again."""
+        while True:
+            try:
+                async with self.kernel.xfrm_in(netns) as there, there.events() as events:
+                    async for event in events:
+                        if isinstance(event, SaDeleted) or (isinstance(event, SaExpired) and event.hard):
+                            self._books.ended(event.sa, netns)
+            except FlowfastError as error:
+                log.debug("the SAs of network namespace %s cannot be followed now: %s", netns, error)
+            await asyncio.sleep(self._interval)
 
     def _unconfined(self) -> bool:
         reasons = self._desired.reasons if self._desired else ()
@@ -167,7 +183,6 @@ class Controller:
                 self.kernel.nft.commit(flush_flows(desired.ruleset))
                 self._unflushed = False
             self._done(desired, outcome, time.monotonic() - started)
-            self._ledger.update(path.tunnel for path in desired.paths)
             await self._publish(desired, outcome)
         except FlowfastError as error:
             log.error("this round failed: %s", error)
@@ -177,8 +192,10 @@ class Controller:
             )
 
     async def _publish(self, desired: Desired, outcome: Outcome) -> None:
-        history = History(self._ledger.totals(), self.reconciles)
-        snapshot = await look(self.kernel, outcome.state, desired, outcome.failures, history)
+        totals = self._books.totals(path.tunnel for path in desired.paths)
+        history = History(totals, self.reconciles, self._books.ends_missed)
+        looked = await look(self.kernel, outcome.state, desired, outcome.failures, history)
+        snapshot = await self._books.close(looked)
         known: set[tuple[str, str]] = set()
         if self._snapshot is not None:
             slow = health(self._snapshot, snapshot)

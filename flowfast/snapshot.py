@@ -19,6 +19,7 @@ class History:
 
     totals: Mapping[tuple[str, Direction], Traffic] = field(default_factory=dict)
     reconciles: Reconciles = field(default_factory=Reconciles)
+    ends_missed: int = 0
 
 
 async def look(
@@ -40,6 +41,7 @@ async def look(
         flows=await _offloaded(kernel),
         totals=history.totals,
         reconciles=history.reconciles,
+        ends_missed=history.ends_missed,
     )
 
 

@@ -4,15 +4,19 @@ import asyncio
 import contextlib
 import logging
 import signal
+from pathlib import Path
 
 import click
 
+from flowfast.apply.journal import FOLDER
 from flowfast.cli.common import config_argument, fit
 from flowfast.cli.lock import only_one
 from flowfast.config.load import LoadedConfig, load
 from flowfast.controller import Controller
 from flowfast.kernel.real import real_kernel
+from flowfast.metrics.books import Books
 from flowfast.metrics.exporter import Exporter
+from flowfast.metrics.store import Store
 
 
 @click.command("run")
@@ -36,10 +40,16 @@ async def _run(loaded: LoadedConfig) -> None:
         if config.exporter.enabled:
             exporter.start()
             stack.callback(exporter.stop)
-        controller = Controller(kernel, config, features, on_snapshot=exporter.publish)
+        controller = Controller(kernel, config, features, on_snapshot=exporter.publish, books=_books())
         task = asyncio.create_task(controller.run())
         loop = asyncio.get_running_loop()
         for name in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(name, task.cancel)
         with contextlib.suppress(asyncio.CancelledError):
             await task
+
+
+def _books() -> Books:
+    """What was counted in this network namespace, by a controller before this one too."""
+    namespace = Path("/proc/thread-self/ns/net").stat().st_ino
+    return Books(Store(FOLDER / f"counts-{namespace}.jsonl"))

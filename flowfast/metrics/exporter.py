@@ -22,7 +22,6 @@ from flowfast.config.problem import Faulty
 from flowfast.config.values import Endpoint, endpoint
 from flowfast.metrics.collectors import build, collectors
 from flowfast.metrics.collectors.sas import LIMIT
-from flowfast.metrics.paths import PathBytes
 from flowfast.metrics.registry import Registry
 from flowfast.metrics.text import CONTENT_TYPE, render
 from flowfast.model.errors import UsageError
@@ -49,9 +48,7 @@ class Exporter:
             self.endpoint = endpoint(listen)
         except Faulty as error:
             raise UsageError(f"exporter.listen: {error}") from None
-        self.paths = PathBytes()
-        """Bytes by path, from all the snapshots that were published."""
-        self._registry = Registry(collectors(self.paths, per_sa=per_sa, sa_limit=sa_limit), {"build": build.collect})
+        self._registry = Registry(collectors(per_sa=per_sa, sa_limit=sa_limit), {"build": build.collect})
         self._snapshot: Snapshot | None = None
         self._page: _Page | None = None
         self._rendering = threading.Lock()
@@ -60,7 +57,6 @@ class Exporter:
 
     def publish(self, snapshot: Snapshot) -> None:
         """From now on scrapes see this snapshot. Waits for no scrape."""
-        self.paths.update(snapshot)
         self._snapshot = snapshot
 
     def start(self) -> None:

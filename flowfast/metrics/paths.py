@@ -7,18 +7,17 @@ SAs count packets one by one and the forward chain what GRO made of several, who
 `sa` a few percent of bulked full-path traffic seem to take the flowtable.
 """
 
-from typing import NamedTuple
+from collections.abc import Iterable, Mapping
 
 from flowfast.metrics.keep import SPARE, trim
 from flowfast.model.sa import Direction
-from flowfast.model.snapshot import Snapshot
+from flowfast.model.snapshot import ByPath, Snapshot
 
+__all__ = ["ByPath", "PathBytes", "WayRow"]
 
-class ByPath(NamedTuple):
-    """Inner bytes since counting began: on the flowtable, and on the full L3 path."""
-
-    flowtable: int
-    full: int
+WayRow = tuple[str, str, int, int, int, int, int, bool]
+"""Tunnel, direction, bytes on the flowtable; of the full path's counter and of the whole's its last value and sum;
+whether the whole was counted precisely. What is written down and read again."""
 
 
 class PathBytes:
@@ -32,8 +31,8 @@ class PathBytes:
         self.now: dict[tuple[str, Direction], ByPath] = {}
         """By tunnel name and direction, as of the last snapshot; what is unknown is absent."""
 
-    def update(self, snapshot: Snapshot) -> None:
-        """Adds what the counters grew by. Counters that started again (a table rebuilt) are added, not subtracted."""
+    def update(self, snapshot: Snapshot) -> Mapping[tuple[str, Direction], ByPath]:
+        """The bytes by path now, with this snapshot's. Counters that started again (a table rebuilt) are added."""
         now: dict[tuple[str, Direction], ByPath] = {}
         for path in snapshot.desired.paths:
             tunnel, slug = path.tunnel, path.tunnel.slug
@@ -51,6 +50,16 @@ class PathBytes:
                 now[key] = way.update(full.bytes, total.bytes, precise=counted is not None)
         trim(self._ways, 2 * len(snapshot.desired.paths) + SPARE)
         self.now = now
+        return now
+
+    def state(self) -> tuple[WayRow, ...]:
+        """All of it as it is now."""
+        return tuple((name, way.value, *each.row) for (name, way), each in self._ways.items() if each.full is not None)
+
+    def restore(self, rows: Iterable[WayRow]) -> None:
+        """Takes in what was written down, before the first update."""
+        for row in rows:
+            self._ways[row[0], Direction(row[1])] = _Way.of(row)
 
     def share(self, tunnel: str, direction: Direction) -> float | None:
         """The flowtable's share of the bytes since counting began, 0 to 1. None: unknown, or nothing went."""
@@ -85,6 +94,20 @@ class _Way:
         self.total = _Rising(0, 0)
         self.precise: bool | None = None
         self.flowtable = 0
+
+    @classmethod
+    def of(cls, row: WayRow) -> "_Way":
+        """As it was written down."""
+        way = cls()
+        _, _, way.flowtable, full, passed, last, total, way.precise = row
+        way.full, way.total = _Rising(full, passed), _Rising(last, total)
+        return way
+
+    @property
+    def row(self) -> tuple[int, int, int, int, int, bool]:
+        """The numbers of a WayRow."""
+        full = self.full or _Rising(0, 0)
+        return self.flowtable, full.last, full.sum, self.total.last, self.total.sum, bool(self.precise)
 
     def update(self, full: int, total: int, *, precise: bool) -> ByPath:
         if self.full is None:

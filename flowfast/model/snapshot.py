@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from flowfast.model.desired import Desired
 from flowfast.model.reason import Reason
@@ -15,6 +16,13 @@ class Traffic:
 
     bytes: int
     packets: int
+
+
+class ByPath(NamedTuple):
+    """Inner bytes since counting began: on the flowtable, and on the full L3 path."""
+
+    flowtable: int
+    full: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +51,11 @@ class Snapshot:
     """Named counters of table netdev flowfast: the same names before the flowtable, if counted, and guards' drops."""
     flows: tuple[Flow, ...] | None = None
     totals: Mapping[tuple[str, Direction], Traffic] = field(default_factory=dict)
-    """By tunnel name and direction (IN, OUT): accumulated over rekeys since the controller started."""
+    """By tunnel name and direction (IN, OUT): accumulated over rekeys since counting began."""
+    by_path: Mapping[tuple[str, Direction], ByPath] = field(default_factory=dict)
+    """The same by path, where both are counted; from several snapshots (metrics/paths.py)."""
+    ends_missed: int = 0
+    """SAs that ended without the kernel telling their last counts: `totals` are too low by what they carried since."""
     reconciles: Reconciles = field(default_factory=Reconciles)
 
     @property

@@ -2,6 +2,8 @@
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -11,6 +13,8 @@ from flowfast.kernel.links import FakeLinks
 from flowfast.kernel.nft import FakeNft
 from flowfast.kernel.xfrm.builders import make_sa
 from flowfast.kernel.xfrm.fake import FakeXfrm
+from flowfast.metrics.books import Books
+from flowfast.metrics.store import Store
 from flowfast.model.errors import KernelError
 from flowfast.model.sa import Direction
 from flowfast.model.snapshot import Snapshot
@@ -25,8 +29,10 @@ A, B = policies(), policies("10.1.0.0/16", "10.3.0.0/16", "192.0.2.3", reqid=2)
 class Bench:
     """A controller that runs, and what it published."""
 
-    def __init__(self, *spd: tuple, nft: FakeNft | None = None) -> None:
+    def __init__(self, *spd: tuple, nft: FakeNft | None = None, store: Store | None = None) -> None:
+        self.store, self.settings = store, "loop: {debounce_ms: 1}"
         self.kernel = FakeKernel(
+            netns={"underlay": FakeXfrm()},
             xfrm=FakeXfrm(policies=[policy for group in spd for policy in group]),
             links=FakeLinks([LAN, WAN]),
             nft=nft or FakeNft(devices={"lan0", "wan0"}),
@@ -38,8 +44,10 @@ class Bench:
 
     async def _run(self, scenario: Callable[["Bench"], Coroutine[None, None, None]], interval: float) -> None:
         features = await self.kernel.probe.features()
-        settings, publish = config("loop: {debounce_ms: 1}"), self.snapshots.append
-        self.controller = Controller(self.kernel, settings, features, on_snapshot=publish, interval=interval)
+        settings, publish, books = config(self.settings), self.snapshots.append, Books(self.store)
+        self.controller = Controller(
+            self.kernel, settings, features, on_snapshot=publish, interval=interval, books=books
+        )
         task = asyncio.create_task(self.controller.run())
         try:
             await self.until(lambda: bool(self.snapshots))
@@ -57,6 +65,18 @@ class Bench:
     def guarded(self) -> set[tuple[str, ...]]:
         tables = self.kernel.nft.read(OWN).tables
         return set(tables[NETDEV].sets["guarded4"].elements) if NETDEV in tables else set()
+
+    def total(self, tunnel: str = "reqid-1") -> int | None:
+        """Bytes out, as last published."""
+        traffic = self.snapshots[-1].totals.get((tunnel, Direction.OUT))
+        return traffic.bytes if traffic else None
+
+    async def another_round(self) -> None:
+        """Returns when one has been published that began after this call."""
+        rounds = len(self.snapshots)
+        for more in (1, 2):
+            self.kernel.nft.foreign_change()
+            await self.until(lambda: len(self.snapshots) >= rounds + more)  # noqa: B023 - awaited at once
 
     def flushes(self) -> int:
         return sum(any(isinstance(c, DeleteFlowtable) for c in each) for each in self.kernel.nft.committed)
@@ -178,6 +198,63 @@ def test_totals_survive_a_rekey() -> None:
         await bench.until(lambda: bench.snapshots[-1].totals["reqid-1", Direction.OUT].bytes == 5000)
 
     Bench(A).run(scenario)
+
+
+def test_totals_survive_a_hard_limit_which_sends_no_deletion() -> None:
+    async def scenario(bench: Bench) -> None:
+        bench.kernel.xfrm.put(SA_OUT)
+        await bench.another_round()
+        bench.kernel.xfrm.count(SA_OUT.dst, SA_OUT.spi, size=5000, packets=5)
+        await bench.kernel.xfrm.expire(SA_OUT.dst, SA_OUT.spi, hard=True)
+        await bench.another_round()
+        await bench.until(lambda: bench.total() == 5000)
+
+    Bench(A).run(scenario)
+
+
+def test_totals_survive_a_restart(tmp_path: Path) -> None:
+    kernel = Bench(A).kernel
+
+    def start() -> Bench:
+        bench = Bench(A, store=Store(tmp_path / "counts.jsonl", "this boot"))
+        bench.kernel = kernel
+        return bench
+
+    async def first(bench: Bench) -> None:
+        bench.kernel.xfrm.put(SA_OUT)
+        bench.kernel.xfrm.count(SA_OUT.dst, SA_OUT.spi, size=5000, packets=5)
+        await bench.another_round()
+        assert bench.total() == 5000
+        await bench.kernel.xfrm.delete_sa(SA_OUT.dst, SA_OUT.spi)
+        await bench.until(lambda: len((tmp_path / "counts.jsonl").read_text().splitlines()) > 4)
+
+    async def second(bench: Bench) -> None:
+        assert bench.total() == 5000
+        bench.kernel.xfrm.put(SA_OUT._replace(spi=0x77))
+        bench.kernel.xfrm.count(SA_OUT.dst, 0x77, size=40, packets=1)
+        await bench.another_round()
+        assert bench.total() == 5040
+
+    start().run(first)
+    start().run(second)
+
+
+def test_ends_in_another_network_namespace_are_heard() -> None:
+    async def scenario(bench: Bench) -> None:
+        there = bench.kernel.netns["underlay"]
+        bench.kernel.nft.device_came("ipsec0")
+        bench.kernel.links.set(replace(IPSEC, underlay_netns=1))
+        await there.add_policy(policies(if_id=42)[0])
+        there.put(SA_OUT._replace(if_id=42))
+        await bench.another_round()
+        there.count(SA_OUT.dst, SA_OUT.spi, size=5000, packets=5)
+        await there.delete_sa(SA_OUT.dst, SA_OUT.spi)
+        await bench.another_round()
+        await bench.until(lambda: bench.total("ipsec0") == 5000)
+
+    bench = Bench(A)
+    bench.settings += "\nunderlay_netns: [underlay]"
+    bench.run(scenario)
 
 
 SA_OUT = make_sa(US, PEER, reqid=1)

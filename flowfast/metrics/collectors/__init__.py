@@ -2,17 +2,15 @@
 
 from collections.abc import Mapping
 
-from flowfast.metrics.collectors import features, guard, reasons, reconcile
+from flowfast.metrics.collectors import features, guard, reasons, reconcile, tunnels
 from flowfast.metrics.collectors.flows import Flows
 from flowfast.metrics.collectors.sas import LIMIT, Sas
-from flowfast.metrics.collectors.tunnels import Tunnels
-from flowfast.metrics.paths import PathBytes
 from flowfast.metrics.registry import Collect
 
 
-def collectors(paths: PathBytes, *, per_sa: bool = False, sa_limit: int = LIMIT) -> Mapping[str, Collect]:
+def collectors(*, per_sa: bool = False, sa_limit: int = LIMIT) -> Mapping[str, Collect]:
     """All that render snapshots, by name. `per_sa`: also series for each of the busiest `sa_limit` SAs."""
-    found: dict[str, Collect] = {"tunnels": Tunnels(paths).collect}
+    found: dict[str, Collect] = {"tunnels": tunnels.collect}
     if per_sa:
         found["sas"] = Sas(sa_limit).collect
     return found | {

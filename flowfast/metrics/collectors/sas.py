@@ -7,7 +7,7 @@ from typing import NamedTuple
 from prometheus_client import Metric
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
-from flowfast.metrics.ledger import inner_bytes
+from flowfast.metrics.ledger import inner_bytes, wire_packets
 from flowfast.model.sa import SA, Direction
 from flowfast.model.snapshot import Snapshot
 
@@ -69,12 +69,13 @@ def _traffic(rows: Iterable[_Row]) -> Iterator[Metric]:
     )
     packets = CounterMetricFamily(
         "flowfast_sa_packets_total",
-        "Packets that the SA counted; one that ESP segments itself (GSO) counts once.",
+        "Packets of the SA on the wire: as it counted them, and by its sequence numbers where ESP segments what it "
+        "counted once (GSO).",
         labels=_LABELS,
     )
     for labels, sa, _ in rows:
         octets.add_metric(labels, inner_bytes(sa, sa.counters.bytes, sa.counters.packets))
-        packets.add_metric(labels, sa.counters.packets)
+        packets.add_metric(labels, wire_packets(sa.counters.packets, sa.counters.bytes, sa.replay.oseq))
     yield octets
     yield packets
 

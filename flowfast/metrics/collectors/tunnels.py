@@ -5,51 +5,50 @@ from collections.abc import Iterable
 from prometheus_client import Metric
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
-from flowfast.metrics.paths import PathBytes
 from flowfast.model.sa import Direction
 from flowfast.model.snapshot import Snapshot
 from flowfast.model.tunnel import Path, TunnelPath
 
 
-class Tunnels:
-    """Traffic by path comes from `paths`, which is fed with the same snapshots."""
+def collect(snapshot: Snapshot) -> Iterable[Metric]:
+    """Bytes by path, packets, SAs and facts of every tunnel, also of those that are down."""
+    found = snapshot.desired.paths
+    yield _bytes(snapshot)
+    yield _packets(snapshot)
+    yield _info(found)
+    yield _sas(found)
+    yield CounterMetricFamily(
+        "flowfast_sa_ends_missed_total",
+        "SAs that ended without the kernel telling their last counts (its event was lost, or all SAs were flushed at "
+        "once, or the controller was not running): what they carried since the last look is missing where SAs count.",
+        snapshot.ends_missed,
+    )
 
-    def __init__(self, paths: PathBytes) -> None:
-        self._paths = paths
 
-    def collect(self, snapshot: Snapshot) -> Iterable[Metric]:
-        """Bytes by path, packets, SAs and facts of every tunnel, also of those that are down."""
-        found = snapshot.desired.paths
-        yield self._bytes(found)
-        yield _packets(snapshot)
-        yield _info(found)
-        yield _sas(found)
-
-    def _bytes(self, found: Iterable[TunnelPath]) -> Metric:
-        family = CounterMetricFamily(
-            "flowfast_tunnel_bytes_total",
-            "Inner bytes (IP header included, ESP and outer header not) that the tunnel carried since counting began, "
-            "by the path they took: the full L3 path as the forward chain counts it, and the flowtable as the rest "
-            "of all that the tunnel carried. So the rest includes the router's own traffic through the tunnel and, "
-            "with accounting: precise, what the firewall dropped. Absent with accounting: off.",
-            labels=("tunnel", "direction", "path"),
-        )
-        now = self._paths.now
-        for path in found:
-            name = path.tunnel.name
-            for direction in (Direction.OUT, Direction.IN):
-                by_path = now.get((name, direction))
-                if by_path is not None:
-                    family.add_metric((name, direction.value, "flowtable"), by_path.flowtable)
-                    family.add_metric((name, direction.value, "l3"), by_path.full)
-        return family
+def _bytes(snapshot: Snapshot) -> Metric:
+    family = CounterMetricFamily(
+        "flowfast_tunnel_bytes_total",
+        "Inner bytes (IP header included, ESP and outer header not) that the tunnel carried since counting began, "
+        "by the path they took: the full L3 path as the forward chain counts it, and the flowtable as the rest "
+        "of all that the tunnel carried. So the rest includes the router's own traffic through the tunnel and, "
+        "with accounting: precise, what the firewall dropped. Absent with accounting: off.",
+        labels=("tunnel", "direction", "path"),
+    )
+    for path in snapshot.desired.paths:
+        name = path.tunnel.name
+        for direction in (Direction.OUT, Direction.IN):
+            by_path = snapshot.by_path.get((name, direction))
+            if by_path is not None:
+                family.add_metric((name, direction.value, "flowtable"), by_path.flowtable)
+                family.add_metric((name, direction.value, "l3"), by_path.full)
+    return family
 
 
 def _packets(snapshot: Snapshot) -> Metric:
     family = CounterMetricFamily(
         "flowfast_tunnel_packets_total",
-        "Packets that the tunnel's SAs counted, accumulated over rekeys. A packet that ESP segments itself (GSO) "
-        "counts once; of an SA in packet offload the number is what its driver estimates.",
+        "Packets of the tunnel on the wire, accumulated over rekeys: as its SAs counted them, and by their sequence "
+        "numbers where ESP segments what they counted once (GSO). Of an SA in packet offload as its driver says.",
         labels=("tunnel", "direction"),
     )
     for path in snapshot.desired.paths:

@@ -1,13 +1,13 @@
 """What each collector makes of a snapshot, beyond what the golden page shows."""
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 from prometheus_client import Metric
 
-from flowfast.metrics.collectors import guard
+from flowfast.metrics.collectors import guard, tunnels
 from flowfast.metrics.collectors.flows import Flows
 from flowfast.metrics.collectors.sas import Sas
-from flowfast.metrics.collectors.tunnels import Tunnels
 from flowfast.metrics.paths import PathBytes
 from flowfast.model.sa import Mode
 from flowfast.model.state import Flow
@@ -24,8 +24,8 @@ def values(families: Iterable[Metric], name: str) -> dict[tuple[str, ...], float
     return {tuple(s.labels.values()): s.value for family in families for s in family.samples if s.name == name}
 
 
-def flows(tunnels: Iterable[Tunnel], *found: Flow) -> dict[tuple[str, ...], float]:
-    return values(Flows().collect(snapshot(*tunnels, flows=found)), "flowfast_flows")
+def flows(those: Iterable[Tunnel], *found: Flow) -> dict[tuple[str, ...], float]:
+    return values(Flows().collect(snapshot(*those, flows=found)), "flowfast_flows")
 
 
 def test_flows_are_told_by_their_inner_addresses_in_both_directions_and_families() -> None:
@@ -108,12 +108,10 @@ def test_sa_bytes_are_inner_bytes_in_transport_mode_too() -> None:
 
 
 def test_bytes_by_path_and_packets_of_a_tunnel() -> None:
-    paths = PathBytes()
     now = snapshot(
         tunnel(), full_path=counters(out_t=40), before_flowtable=counters(out_t=1000), totals=totals(out=7000)
     )
-    paths.update(now)
-    families = list(Tunnels(paths).collect(now))
+    families = list(tunnels.collect(replace(now, by_path=PathBytes().update(now))))
     assert values(families, "flowfast_tunnel_bytes_total") == {
         ("t", "out", "flowtable"): 960,
         ("t", "out", "l3"): 40,

@@ -16,8 +16,9 @@ from prometheus_client.parser import text_string_to_metric_families
 from flowfast.config.values import Endpoint
 from flowfast.metrics.exporter import Exporter
 from flowfast.model.errors import UsageError
-from flowfast.model.snapshot import Reconciles, Snapshot
-from tests.unit.metrics.world import counters, fixed, snapshot, totals, tunnel
+from flowfast.model.sa import Direction
+from flowfast.model.snapshot import ByPath, Reconciles, Snapshot
+from tests.unit.metrics.world import fixed, snapshot, tunnel
 from tests.unit.pace import growth
 
 ANYWHERE = Endpoint(IPv4Address("127.0.0.1"), 0)  # a port that is free
@@ -63,9 +64,8 @@ def test_serves_the_last_snapshot(exporter: Exporter) -> None:
     assert b"flowfast_sa_bytes_total" not in page
 
 
-def test_bytes_by_path_accumulate_over_what_was_published(exporter: Exporter) -> None:
-    for full, total in ((0, 500), (10, 600), (4, 700)):
-        exporter.publish(snapshot(tunnel(), full_path=counters(out_t=full), totals=totals(out=total)))
+def test_bytes_by_path_are_the_snapshots(exporter: Exporter) -> None:
+    exporter.publish(snapshot(tunnel(), by_path={("t", Direction.OUT): ByPath(186, 14)}))
     _, page, _ = get(exporter)
     assert b'flowfast_tunnel_bytes_total{tunnel="t",direction="out",path="flowtable"} 186\n' in page
     assert b'flowfast_tunnel_bytes_total{tunnel="t",direction="out",path="l3"} 14\n' in page
@@ -227,12 +227,11 @@ def test_publishing_does_not_wait_for_a_scrape_that_hangs(exporter: Exporter) ->
 def test_ten_thousand_tunnels_take_no_longer_each_to_render_than_one_thousand() -> None:
     def work(tunnels: int) -> Callable[[], bytes]:
         those = [tunnel(f"t{n}", (), (), (f"10.{n >> 8}.{n & 255}.0/24", "192.168.0.0/16")) for n in range(tunnels)]
-        both = {f"{way}_{each.slug}": counter for each in those for way in ("in", "out")
-                for counter in counters(x=1000).values()}  # fmt: skip
+        both = {(each.name, way): ByPath(900, 100) for each in those for way in (Direction.IN, Direction.OUT)}
         exporter = Exporter(ANYWHERE)
 
         def render() -> bytes:
-            exporter.publish(snapshot(*those, full_path=both, before_flowtable=both, flows=()))
+            exporter.publish(snapshot(*those, by_path=both, flows=()))
             return exporter.render()
 
         render()  # makes the regions of the selectors, once

@@ -10,7 +10,6 @@ from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
 from flowfast.metrics.collectors import build, collectors
-from flowfast.metrics.paths import PathBytes
 from flowfast.metrics.registry import Registry
 from flowfast.metrics.text import render
 from tests.unit.metrics.world import fixed
@@ -24,9 +23,7 @@ NOT_BASE = re.compile(r"(_|^)(milli|micro|kilo|mega|ms|us|kb|mb|bits?|minutes|ho
 def page(monkeypatch: pytest.MonkeyPatch) -> bytes:
     monkeypatch.setattr("flowfast.metrics.collectors.build.platform.release", lambda: "7.2.12")
     monkeypatch.setattr("flowfast.metrics.collectors.build.__version__", "0.1.0")
-    paths = PathBytes()
-    paths.update(fixed())
-    every = collectors(paths, per_sa=True, sa_limit=3)
+    every = collectors(per_sa=True, sa_limit=3)
     return render(Registry(every, {"build": build.collect}, clock=lambda: 0.0).collect(fixed()))
 
 

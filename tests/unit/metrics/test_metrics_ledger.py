@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -10,7 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from flowfast.metrics.keep import SPARE
 from flowfast.metrics.ledger import Ledger
-from flowfast.model.sa import SA, Direction, Mark, Mode
+from flowfast.model.sa import SA, Direction, Mark, Mode, Replay
 from flowfast.model.snapshot import Traffic
 from flowfast.model.tunnel import TunnelKey
 from tests.unit.metrics.world import PEER, US, sa, tunnel
@@ -176,6 +177,56 @@ def test_ipcomp_in_front_of_esp_does_not_count_the_packets_twice() -> None:
     assert ledger.totals()[OUT] == Traffic(500, 5)
 
 
+def gso(spi: int, octets: int, packets: int, numbers: int, **more: Any) -> SA:
+    """An outbound SA whose packets ESP segmented."""
+    return sa(spi, octets, packets, replay=Replay(numbers, 0, 128, True), **more)
+
+
+def test_packets_that_esp_segments_are_told_by_sequence_numbers() -> None:
+    ledger = Ledger()
+    ledger.update([tunnel("t", [gso(1, 64_000, 1, 45)])])
+    ledger.update([tunnel("t", [gso(1, 128_000, 2, 90)])])
+    ledger.deleted(gso(1, 192_000, 3, 135))
+    ledger.update([tunnel("t", [gso(2, 64_000, 1, 45)])])
+    assert ledger.totals()[OUT] == Traffic(256_000, 180)
+
+
+@pytest.mark.parametrize(
+    ("first", "then", "packets"),
+    [
+        (gso(1, 0, 0, 2**20), gso(1, 64_000, 1, 2**20 + 45), 45),  # numbers that go on where another gateway's stopped
+        (gso(1, 500, 5, 0), gso(1, 900, 9, 0), 9),  # numbered by the NIC
+        (gso(1, 500, 5, 2**32 - 1), gso(1, 900, 9, 3), 9),  # wrapped (XFRM_SA_XFLAG_OSEQ_MAY_WRAP)
+    ],
+)
+def test_sequence_numbers_that_cannot_be_packets_are_not_taken_for_them(first: SA, then: SA, packets: int) -> None:
+    ledger = Ledger()
+    ledger.update([tunnel("t", [first])])
+    ledger.update([tunnel("t", [then])])
+    assert ledger.totals()[OUT].packets == packets
+
+
+def test_expiry_that_does_not_tell_the_sequence_number_and_a_deletion_after_it_count_once() -> None:
+    ledger = Ledger()
+    ledger.update([tunnel("t", [gso(1, 64_000, 1, 45)])])
+    ledger.deleted(gso(1, 128_000, 2, 0))
+    ledger.deleted(gso(1, 128_000, 2, 90))
+    assert ledger.totals()[OUT] == Traffic(128_000, 46)
+
+
+def test_ends_that_nobody_told_are_counted() -> None:
+    ledger = Ledger()
+    ledger.update([tunnel("t", [sa(1, 500, 5), sa(2, 500, 5), sa(3, 500, 5)])])
+    ledger.update([tunnel("t", [sa(3, 500, 5)])])
+    assert ledger.ends_missed == 0  # their events may be on the way
+    ledger.deleted(sa(2, 600, 6))
+    ledger.update([tunnel("t", [sa(3, 500, 5)])])
+    assert ledger.ends_missed == 1
+    ledger.update([])  # its policies went, it may still live
+    ledger.update([])
+    assert ledger.ends_missed == 1
+
+
 def test_memory_is_bounded_over_many_rekeys_and_roadwarriors() -> None:
     ledger = Ledger()
     for number in range(5 * SPARE):
@@ -212,9 +263,10 @@ class Live:
     added: int
     octets: int = 0
     packets: int = 0
+    numbers: int = 0
 
     def sa(self) -> SA:
-        return sa(self.spi, self.octets, self.packets, added=self.added)
+        return gso(self.spi, self.octets, self.packets, self.numbers, added=self.added)
 
 
 @dataclass
@@ -250,14 +302,15 @@ class Rekeys(RuleBasedStateMachine):
             self.faithful = False  # an SPI used again while its past is still on the way: that past may be lost
         self.kernel.live.setdefault(spi, Live(spi, self.kernel.now))
 
-    @rule(which=st.integers(0, 5), packets=st.integers(1, 1000), size=st.integers(28, 1500))
-    def carry(self, which: int, packets: int, size: int) -> None:
+    @rule(which=st.integers(0, 5), packets=st.integers(1, 1000), size=st.integers(28, 1500), segments=st.integers(1, 9))
+    def carry(self, which: int, packets: int, size: int, segments: int) -> None:
         if live := list(self.kernel.live.values()):
             one = live[which % len(live)]
             one.octets += packets * size
             one.packets += packets
+            one.numbers += packets * segments
             done = self.kernel.carried
-            self.kernel.carried = Traffic(done.bytes + packets * size, done.packets + packets)
+            self.kernel.carried = Traffic(done.bytes + packets * size, done.packets + packets * segments)
 
     @rule(which=st.integers(0, 5))
     def delete(self, which: int) -> None:

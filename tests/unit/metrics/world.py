@@ -1,8 +1,10 @@
 """A router on paper for the tests of metrics: tunnels with SAs, and one fixed moment with a bit of everything."""
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
+from flowfast.metrics.paths import PathBytes
 from flowfast.model.desired import Desired
 from flowfast.model.link import Link
 from flowfast.model.reason import Reason, Severity
@@ -126,7 +128,7 @@ def fixed() -> Snapshot:
     )
     paths = (TunnelPath(berlin, FAST, SLOW), TunnelPath(down, SLOW, SLOW), TunnelPath(office, FAST, FAST))
     held = Reason("NOT_HELD", "wan@7", "the kernel does not hold it", severity=Severity.ERROR)
-    return Snapshot(
+    now = Snapshot(
         state=state,
         desired=Desired(paths=paths, reasons=(NO, NO)),
         failures=(held,),
@@ -151,3 +153,4 @@ def fixed() -> Snapshot:
         },
         reconciles=Reconciles(12, 1, 3, 2, 1, 1_764_000_000.5, 0.0625),
     )
+    return replace(now, by_path=PathBytes().update(now))
