@@ -194,7 +194,7 @@ class Controller:
     async def _publish(self, desired: Desired, outcome: Outcome) -> None:
         totals = self._books.totals(path.tunnel for path in desired.paths)
         history = History(totals, self.reconciles, self._books.ends_missed)
-        looked = await look(self.kernel, outcome.state, desired, outcome.failures, history)
+        looked = await look(self.kernel, outcome.state, desired, outcome.failures, history, full=True)
         snapshot = await self._books.close(looked)
         known: set[tuple[str, str]] = set()
         if self._snapshot is not None:

@@ -113,6 +113,9 @@ class System(Protocol):
     def release(self) -> str:
         """The kernel's release (uname -r)."""
 
+    def xfrm_statistics(self, netns: str | None = None) -> Mapping[str, int] | None:
+        """Every counter of /proc/net/xfrm_stat, here or in a network namespace; None where the kernel has none."""
+
 
 class Probe(Protocol):
     """What this kernel can do, found out by trying."""

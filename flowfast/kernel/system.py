@@ -1,14 +1,22 @@
 """sysctls, modules, privileges, the kernel's release; and a fake of them."""
 
+import contextlib
 import os
 import subprocess
-from collections.abc import Iterable, Mapping
+import threading
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from typing import TypeVar
+
+from pyroute2.netns import setns
 
 from flowfast.model.errors import KernelError
 
 _PROC_SYS = Path("/proc/sys")
+_XFRM_STAT = Path("/proc/thread-self/net/xfrm_stat")
 _CAP_NET_ADMIN = 12
+
+Result = TypeVar("Result")
 
 
 class RealSystem:
@@ -54,6 +62,15 @@ class RealSystem:
         """uname -r."""
         return os.uname().release
 
+    def xfrm_statistics(self, netns: str | None = None) -> Mapping[str, int] | None:
+        """Every counter of /proc/net/xfrm_stat; None without CONFIG_XFRM_STATISTICS, or without that namespace.
+
+        Read by whatever names the kernel gives: it gains some every other year.
+        """
+        if netns is None:
+            return _numbers(_lines(_XFRM_STAT))
+        return _elsewhere(netns, lambda: _numbers(_lines(_XFRM_STAT)))
+
     def _folder(self) -> Path:
         return Path("/lib/modules") / self.release()
 
@@ -61,6 +78,26 @@ class RealSystem:
 def _path(name: str) -> Path:
     """As sysctl(8) does: dots part, and a slash stands for a dot (net.ipv4.conf.eth0/100.forwarding)."""
     return _PROC_SYS / name.translate(str.maketrans("./", "/."))
+
+
+def _numbers(lines: Iterable[str]) -> Mapping[str, int] | None:
+    pairs = (line.split() for line in lines)
+    return {pair[0]: int(pair[1]) for pair in pairs if len(pair) == 2 and pair[1].isdecimal()} or None
+
+
+def _elsewhere(name: str, read: Callable[[], Result]) -> Result | None:
+    """What `read` returns in another network namespace, which belongs to a thread; None where there is none."""
+    found: list[Result] = []
+
+    def enter() -> None:
+        with contextlib.suppress(OSError):
+            setns(name, flags=0, fork=False)
+            found.append(read())
+
+    thread = threading.Thread(target=enter)
+    thread.start()
+    thread.join()
+    return found[0] if found else None
 
 
 def _lines(path: Path) -> list[str]:
@@ -82,7 +119,9 @@ class FakeSystem:
         loadable: Iterable[str] = (),
         privileged: bool = True,
         release: str = "7.2.0-fake",
+        xfrm_errors: Mapping[str, int] | None = None,
     ) -> None:
+        self.xfrm_errors = xfrm_errors
         self.sysctls = dict(sysctls or {})
         self.loaded = set(modules)
         self.loadable = set(loadable)
@@ -116,3 +155,7 @@ class FakeSystem:
     def release(self) -> str:
         """As made."""
         return self.kernel_release
+
+    def xfrm_statistics(self, netns: str | None = None) -> Mapping[str, int] | None:
+        """As made, in every namespace."""
+        return self.xfrm_errors

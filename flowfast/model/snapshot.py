@@ -40,7 +40,7 @@ class Reconciles:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """State, plan and counters of one moment. `flows` None: conntrack did not answer."""
+    """State, plan and counters of one moment. `flows`: those on the flowtable; None: conntrack did not answer."""
 
     state: RouterState
     desired: Desired
@@ -50,6 +50,10 @@ class Snapshot:
     before_flowtable: Mapping[str, CounterValue] = field(default_factory=dict)
     """Named counters of table netdev flowfast: the same names before the flowtable, if counted, and guards' drops."""
     flows: tuple[Flow, ...] | None = None
+    slow_flows: tuple[Flow, ...] | None = None
+    """Connections on the full L3 path; None: not asked for, or too many to ask for."""
+    xfrm_errors: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    """Counters of /proc/net/xfrm_stat by network namespace: "" for this one."""
     totals: Mapping[tuple[str, Direction], Traffic] = field(default_factory=dict)
     """By tunnel name and direction (IN, OUT): accumulated over rekeys since counting began."""
     by_path: Mapping[tuple[str, Direction], ByPath] = field(default_factory=dict)

@@ -11,6 +11,15 @@ from flowfast.config.offload import Exclude, Offload
 from flowfast.config.traffic import Mark
 from flowfast.model.nftables import Set
 
+EXCLUDED = "excluded_"
+"""Begins the names of the counters of what stays on the full path."""
+
+
+def excluded_counters(offload: Offload, exclude: Exclude) -> frozenset[str]:
+    """A counter for each key of the config that keeps something on the full path."""
+    keys = [key for key in ("addresses", "ports", "marks", "dscp") if getattr(exclude, key)]
+    return frozenset(EXCLUDED + key for key in (*keys, *(["conditions"] if _conditions(offload) else [])))
+
 
 def filter_rules(offload: Offload, exclude: Exclude) -> list[str]:
     """Rules of the chain in front of `flow add`; TCP and UDP only come here."""
@@ -37,28 +46,31 @@ def _exclusions(exclude: Exclude) -> list[str]:
     rules = []
     for each in excluded_sets(exclude):
         ip = "ip" if each.name.endswith("4") else "ip6"
-        rules += [f"{ip} saddr @{each.name} return", f"{ip} daddr @{each.name} return"]
-    if exclude.ports:
-        rules += [f"th sport {_listed(exclude.ports)} return", f"th dport {_listed(exclude.ports)} return"]
-    rules += [f"{_marked(mark, '==')} return" for mark in exclude.marks]
+        rules += [f"{ip} {end} @{each.name} {_counted('addresses')}" for end in ("saddr", "daddr")]
+    rules += [f"th {end} {_listed(exclude.ports)} {_counted('ports')}" for end in ("sport", "dport") if exclude.ports]
+    rules += [f"{_marked(mark, '==')} {_counted('marks')}" for mark in exclude.marks]
     if exclude.dscp:
-        rules += [f"{ip} dscp {_listed(exclude.dscp)} return" for ip in ("ip", "ip6")]
+        rules += [f"{ip} dscp {_listed(exclude.dscp)} {_counted('dscp')}" for ip in ("ip", "ip6")]
     return rules
+
+
+def _counted(key: str) -> str:
+    return f"counter name {EXCLUDED}{key} return"
 
 
 def _conditions(offload: Offload) -> list[str]:
     rules = []
     if offload.ports:
         # The port that the connection was made to, whichever way this packet goes and whatever NAT did to it.
-        rules.append(f"ct original proto-dst != {_listed(offload.ports)} return")
+        rules.append(f"ct original proto-dst != {_listed(offload.ports)} {_counted('conditions')}")
     if offload.marks:
-        rules.append(" ".join(_marked(mark, "!=") for mark in offload.marks) + " return")
+        rules.append(" ".join(_marked(mark, "!=") for mark in offload.marks) + f" {_counted('conditions')}")
     if offload.dscp:
-        rules += [f"{ip} dscp != {_listed(offload.dscp)} return" for ip in ("ip", "ip6")]
+        rules += [f"{ip} dscp != {_listed(offload.dscp)} {_counted('conditions')}" for ip in ("ip", "ip6")]
     if offload.zones:
-        rules.append(f"ct zone != {_listed(offload.zones)} return")
+        rules.append(f"ct zone != {_listed(offload.zones)} {_counted('conditions')}")
     if offload.after_packets:
-        rules.append(f"ct packets < {offload.after_packets} return")
+        rules.append(f"ct packets < {offload.after_packets} {_counted('conditions')}")
     return rules
 
 

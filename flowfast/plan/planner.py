@@ -45,13 +45,14 @@ def plan(state: RouterState, config: Config) -> Desired:
         replace(tunnel, offload=False) if config.exclude.tunnel(tunnel.name) else tunnel
         for tunnel in find_tunnels(state, config)
     )
+    missing = _missing(tunnels, config)
     reasons = [
         feature.reason for name in NEEDED if (feature := state.features.get(name)) and feature.reason is not None
     ]
     if config.offload.mode == "off" or not all(state.has(name) for name in NEEDED):
         why = reasons[0] if reasons else _switched_off(state)
         paths = tuple(TunnelPath(tunnel, _full(why), _full(why)) for tunnel in tunnels)
-        return Desired(Ruleset(), paths, tuple(reasons) or (why,))
+        return Desired(Ruleset(), paths, (*(reasons or (why,)), *missing))
 
     devices = _devices(state, config)
     marks = None if config.offload.trust_peers else peer_marks(tunnels)
@@ -77,12 +78,24 @@ def plan(state: RouterState, config: Config) -> Desired:
         endpoints=_outer(tunnels, "local"),
         peers=_outer(tunnels, "remote"),
     )
-    devices.reasons += _uncounted(state, config)
+    devices.reasons += [*_uncounted(state, config), *missing]
     paths = tuple(_paths(tunnel, wanted, regions, no_guard) for tunnel in tunnels)
     said = {path.reason: None for pair in paths for path in (pair.tx, pair.rx) if path.reason is not None}
     return Desired(
         build(wanted) if devices.lan else Ruleset(), paths, tuple(sorted({*devices.reasons, *said, *no_guard}))
     )
+
+
+def _missing(tunnels: tuple[Tunnel, ...], config: Config) -> list[Reason]:
+    """Tunnels that the config names, and that no policy asks for."""
+    there = [tunnel.name for tunnel in tunnels if tunnel.configured]
+    sentence = "the config names this tunnel, and no policy or xfrm interface here is it"
+    remedy = "is the IKE daemon running and the connection loaded? `flowfast show` lists the tunnels that are there"
+    return [
+        Reason("TUNNEL_MISSING", name, sentence, remedy)
+        for name in config.tunnels
+        if not any(each == name or each.startswith(f"{name}-") for each in there)
+    ]
 
 
 def _uncounted(state: RouterState, config: Config) -> list[Reason]:

@@ -8,9 +8,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from flowfast.config.offload import Exclude, Offload
+from flowfast.config.schema import Accounting
 from flowfast.model.nftables import Chain, Element, Flowtable, Hook, Ruleset, Set, Table, TableState, quoted
 from flowfast.model.tunnel import Topology, Tunnel, identifier
-from flowfast.plan.filters import excluded_sets, filter_rules
+from flowfast.plan.filters import excluded_counters, excluded_sets, filter_rules
 from flowfast.plan.spd import SpdRegions
 
 INET = Table("inet", "flowfast")
@@ -69,6 +70,15 @@ def build(wanted: Wanted) -> Ruleset:
     return Ruleset(tables)
 
 
+def accounting(ruleset: Ruleset) -> Accounting:
+    """How this ruleset has the bytes of both paths counted."""
+    before, full = (ruleset.tables.get(table) for table in (NETDEV, INET))
+    if before is not None and any(name.startswith("out_") for name in before.counters):
+        return Accounting.PRECISE
+    counting = full is not None and any(name.startswith("out_") for name in full.counters)
+    return Accounting.SA if counting else Accounting.OFF
+
+
 def _pair_set(name: str, family: int, elements: Iterable[Element]) -> Set:
     kind = _FAMILIES[family][2]
     return Set(name, f"{kind} . {kind}", interval=True, elements=dict.fromkeys(elements, ""))
@@ -110,7 +120,8 @@ def _inet(wanted: Wanted) -> TableState:
         chains={chain.name: chain for chain in chains},
         sets=_named(sets),
         flowtables={FLOWTABLE: Flowtable(FLOWTABLE, wanted.devices)},
-        counters=_counters(wanted) if wanted.counting else frozenset(),
+        counters=(_counters(wanted) if wanted.counting else frozenset())
+        | excluded_counters(wanted.offload, wanted.exclude),
     )
 
 

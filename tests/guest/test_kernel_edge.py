@@ -407,6 +407,20 @@ def test_sysctls_of_this_namespace() -> None:
     assert system.release() == os.uname().release
 
 
+def test_xfrm_statistics_here_and_in_another_namespace() -> None:
+    system = RealSystem()
+    here = system.xfrm_statistics()
+    assert here is not None
+    assert {"XfrmInError", "XfrmInNoStates", "XfrmOutPolBlock"} <= here.keys()
+    subprocess.run(["ip", "netns", "add", "elsewhere"], check=True)
+    there = system.xfrm_statistics("elsewhere")
+    subprocess.run(["ip", "netns", "del", "elsewhere"], check=True)
+    assert there is not None
+    assert there.keys() == here.keys()
+    assert set(there.values()) == {0}
+    assert system.xfrm_statistics("elsewhere") is None
+
+
 def test_modules_are_loaded_and_listed() -> None:
     system = RealSystem()
     assert system.load_module("nft_flow_offload")

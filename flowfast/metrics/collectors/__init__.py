@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from flowfast.metrics.collectors import features, guard, reasons, reconcile, tunnels
+from flowfast.metrics.collectors import excluded, features, guard, lifetimes, reasons, reconcile, tunnels, xfrm
 from flowfast.metrics.collectors.flows import Flows
 from flowfast.metrics.collectors.sas import LIMIT, Sas
 from flowfast.metrics.registry import Collect
@@ -10,7 +10,7 @@ from flowfast.metrics.registry import Collect
 
 def collectors(*, per_sa: bool = False, sa_limit: int = LIMIT) -> Mapping[str, Collect]:
     """All that render snapshots, by name. `per_sa`: also series for each of the busiest `sa_limit` SAs."""
-    found: dict[str, Collect] = {"tunnels": tunnels.collect}
+    found: dict[str, Collect] = {"tunnels": tunnels.collect, "lifetimes": lifetimes.collect}
     if per_sa:
         found["sas"] = Sas(sa_limit).collect
     return found | {
@@ -18,5 +18,7 @@ def collectors(*, per_sa: bool = False, sa_limit: int = LIMIT) -> Mapping[str, C
         "features": features.collect,
         "reasons": reasons.collect,
         "guard": guard.collect,
+        "excluded": excluded.collect,
+        "xfrm": xfrm.collect,
         "reconcile": reconcile.collect,
     }

@@ -4,8 +4,8 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 
 from prometheus_client import Metric
-from prometheus_client.core import GaugeMetricFamily
 
+from flowfast.metrics.family import gauge
 from flowfast.model.snapshot import Snapshot
 from flowfast.model.state import Flow
 from flowfast.model.tunnel import Selectors, Topology, Tunnel
@@ -31,28 +31,29 @@ class Flows:
         """Connections on the flowtable, in hardware and on the full path; nothing where conntrack did not answer.
 
         One that crosses two tunnels is counted for both. An xfrm interface with selectors from anywhere to anywhere
-        cannot be told by address: its connections have tunnel="". Those on the full path are only known where the
-        snapshot holds connections that are not offloaded.
+        cannot be told by address: its connections have tunnel="". Those on the full path are absent where they were not
+        asked for.
         """
         if snapshot.flows is None:
             return
         told = tuple(_told(path.tunnel for path in snapshot.desired.paths))
         if told != self._told:
             self._told, self._regions = told, _regions(told)
-        counts = self._count(snapshot.flows)
         states = ["offloaded", "hardware"]
-        if any(not flow.offloaded for flow in snapshot.flows):
+        if snapshot.slow_flows is not None:
             states.append("full")
-        family = GaugeMetricFamily(
+        counts = self._count((*snapshot.flows, *(snapshot.slow_flows or ())))
+        family = gauge(
             "flowfast_flows",
             "Connections that conntrack knows now, by the tunnel they go through and where their packets go: "
             "offloaded (on the flowtable), hardware (on the flowtable of the device), full (established, on the full "
             'L3 path). tunnel="" are connections that no tunnel\'s selectors tell.',
-            labels=("tunnel", "state"),
+            "tunnel",
+            "state",
         )
         for name in (*(name for name, _ in told), UNKNOWN):
             for state in states:
-                family.add_metric((name, state), counts[name, state])
+                family.add((name, state, counts[name, state]))
         yield family
 
     def _count(self, flows: Iterable[Flow]) -> Counter[tuple[str, str]]:

@@ -3,8 +3,8 @@
 from collections.abc import Iterable
 
 from prometheus_client import Metric
-from prometheus_client.core import CounterMetricFamily
 
+from flowfast.metrics.family import counter
 from flowfast.model.snapshot import Snapshot
 from flowfast.model.tunnel import identifier
 
@@ -13,15 +13,15 @@ _PREFIX = "guard_"
 
 def collect(snapshot: Snapshot) -> Iterable[Metric]:
     """One series for each WAN device behind a guard."""
-    family = CounterMetricFamily(
+    family = counter(
         "flowfast_guard_dropped_packets_total",
         "Packets that came in on the device without IPsec although a policy demands it, and were dropped before the "
         "flowtable. GRO may have made one of several.",
-        labels=("device",),
+        "device",
     )
     devices = {identifier(link.name): link.name for link in snapshot.state.links}
-    for name, counter in sorted(snapshot.before_flowtable.items()):
+    for name, value in sorted(snapshot.before_flowtable.items()):
         if name.startswith(_PREFIX):
             slug = name.removeprefix(_PREFIX)
-            family.add_metric((devices.get(slug, slug),), counter.packets)
+            family.add((devices.get(slug, slug), value.packets))
     yield family

@@ -3,8 +3,8 @@
 from collections.abc import Iterable
 
 from prometheus_client import Metric
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
+from flowfast.metrics.family import Family, counter, gauge
 from flowfast.model.snapshot import Snapshot
 
 
@@ -17,12 +17,12 @@ def collect(snapshot: Snapshot) -> Iterable[Metric]:
         ("changes_total", "Rounds that changed the ruleset.", done.changes),
         ("flushes_total", "Times that all flows were taken off the flowtable.", done.flushes),
     ):
-        yield CounterMetricFamily(f"flowfast_reconcile_{name}", about, count)
-    yield CounterMetricFamily(
+        yield _one(counter(f"flowfast_reconcile_{name}", about), count)
+    lost = counter(
         "flowfast_events_lost_total",
         "Times that the kernel dropped events that the controller should have seen; each led to a full look.",
-        done.events_lost,
     )
+    yield _one(lost, done.events_lost)
     for name, about, value in (
         (
             "flowfast_reconcile_last_success_timestamp_seconds",
@@ -37,4 +37,9 @@ def collect(snapshot: Snapshot) -> Iterable[Metric]:
         ),
     ):
         if value is not None:
-            yield GaugeMetricFamily(name, about, value)
+            yield _one(gauge(name, about), value)
+
+
+def _one(family: Family, value: float) -> Family:
+    family.add((value,))
+    return family

@@ -5,8 +5,9 @@ from heapq import nlargest
 from typing import NamedTuple
 
 from prometheus_client import Metric
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
+from flowfast.metrics.collectors.lifetimes import used_numbers
+from flowfast.metrics.family import Family, counter, gauge
 from flowfast.metrics.ledger import inner_bytes, wire_packets
 from flowfast.model.sa import SA, Direction
 from flowfast.model.snapshot import Snapshot
@@ -36,12 +37,13 @@ class Sas:
         rows = {row.labels: row for row in map(_row, chosen)}  # of AH and ESP under one SPI, one
         yield from _traffic(rows.values())
         yield from _errors(row for row in rows.values() if row.inbound)
-        yield _sequence(rows.values())
-        yield GaugeMetricFamily(
+        yield from _sequence(rows.values())
+        left_out = gauge(
             "flowfast_sa_series_left_out",
             f"SAs without series of their own, because only the busiest {self._limit} have any.",
-            len(every) - len(rows),
         )
+        left_out.add((len(every) - len(rows),))
+        yield left_out
 
 
 def _every(snapshot: Snapshot) -> Iterator[tuple[str, Direction, SA]]:
@@ -61,58 +63,65 @@ def _row(found: tuple[str, Direction, SA]) -> _Row:
 
 
 def _traffic(rows: Iterable[_Row]) -> Iterator[Metric]:
-    octets = CounterMetricFamily(
+    octets = counter(
         "flowfast_sa_bytes_total",
         "Inner bytes (IP header included, ESP and outer header not) that the SA carried on either path. With "
         'offload="packet" the number is what the driver estimates.',
-        labels=_LABELS,
+        *_LABELS,
     )
-    packets = CounterMetricFamily(
+    packets = counter(
         "flowfast_sa_packets_total",
         "Packets of the SA on the wire: as it counted them, and by its sequence numbers where ESP segments what it "
         "counted once (GSO).",
-        labels=_LABELS,
+        *_LABELS,
     )
     for labels, sa, _ in rows:
-        octets.add_metric(labels, inner_bytes(sa, sa.counters.bytes, sa.counters.packets))
-        packets.add_metric(labels, wire_packets(sa.counters.packets, sa.counters.bytes, sa.replay.oseq))
+        octets.add((*labels, inner_bytes(sa, sa.counters.bytes, sa.counters.packets)))
+        packets.add((*labels, wire_packets(sa.counters.packets, sa.counters.bytes, sa.replay.oseq)))
     yield octets
     yield packets
 
 
 def _errors(rows: Iterable[_Row]) -> Iterator[Metric]:
-    replayed = CounterMetricFamily(
+    replayed = counter(
         "flowfast_sa_replay_errors_total",
         "Packets dropped because their sequence number had been seen already.",
-        labels=_LABELS,
+        *_LABELS,
     )
-    late = CounterMetricFamily(
+    late = counter(
         "flowfast_sa_replay_window_errors_total",
         "Packets dropped because their sequence number was behind the replay window: reordered too far, or replayed.",
-        labels=_LABELS,
+        *_LABELS,
     )
-    forged = CounterMetricFamily(
+    forged = counter(
         "flowfast_sa_integrity_errors_total",
         "Packets dropped because their integrity check failed.",
-        labels=_LABELS,
+        *_LABELS,
     )
     for labels, sa, _ in rows:
-        replayed.add_metric(labels, sa.replay_errors)
-        late.add_metric(labels, sa.replay_window_errors)
-        forged.add_metric(labels, sa.integrity_errors)
+        replayed.add((*labels, sa.replay_errors))
+        late.add((*labels, sa.replay_window_errors))
+        forged.add((*labels, sa.integrity_errors))
     yield replayed
     yield late
     yield forged
 
 
-def _sequence(rows: Iterable[_Row]) -> Metric:
-    family = GaugeMetricFamily(
+def _sequence(rows: Iterable[_Row]) -> Iterator[Family]:
+    numbers = gauge(
         "flowfast_sa_sequence_ratio",
         "Share of the SA's sequence numbers that is used up, 0 to 1: at 1 it carries no more packets. Of 2^32 "
         "numbers, or with ESN of 2^64.",
-        labels=_LABELS,
+        *_LABELS,
+    )
+    expiry = gauge(
+        "flowfast_sa_expiry_timestamp_seconds",
+        "When the SA reaches its hard limit of time, in seconds since the epoch. Absent without one.",
+        *_LABELS,
     )
     for labels, sa, inbound in rows:
-        used = sa.replay.seq if inbound else sa.replay.oseq
-        family.add_metric(labels, used / (2**64 - 1 if sa.replay.esn else 2**32 - 1))
-    return family
+        numbers.add((*labels, used_numbers(sa, inbound=inbound)))
+        if sa.lifetime.hard_add_seconds:
+            expiry.add((*labels, sa.counters.add_time + sa.lifetime.hard_add_seconds))
+    yield numbers
+    yield expiry

@@ -6,6 +6,7 @@ import os
 import socket
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -86,6 +87,15 @@ def test_modules_loaded_and_built_in(monkeypatch: pytest.MonkeyPatch) -> None:
     files = {"/proc/modules": ["nf_tables 1 0 - Live 0x0"], "modules.builtin": ["kernel/net/8021q/vlan-8021q.ko"]}
     monkeypatch.setattr(system, "_lines", lambda path: files.get(str(path), files.get(path.name, [])))
     assert RealSystem().modules() == {"nf_tables", "vlan_8021q"}
+
+
+def test_xfrm_statistics_are_whatever_the_kernel_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "xfrm_stat"
+    monkeypatch.setattr(system, "_XFRM_STAT", file)
+    assert RealSystem().xfrm_statistics() is None
+    file.write_text("XfrmInError             \t0\nXfrmOutBrandNew\t18446744073709551615\nnonsense\nXfrmBad\t-1\n")
+    assert RealSystem().xfrm_statistics() == {"XfrmInError": 0, "XfrmOutBrandNew": 2**64 - 1}
+    assert RealSystem().xfrm_statistics("no-such-namespace") is None
 
 
 @pytest.mark.parametrize(("effective", "may"), [("0000000000001000", True), ("000001ffffffefff", False)])

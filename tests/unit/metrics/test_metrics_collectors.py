@@ -3,14 +3,16 @@
 from collections.abc import Iterable
 from dataclasses import replace
 
+import pytest
 from prometheus_client import Metric
 
-from flowfast.metrics.collectors import guard, tunnels
+from flowfast.metrics.collectors import guard, lifetimes, tunnels, xfrm
 from flowfast.metrics.collectors.flows import Flows
 from flowfast.metrics.collectors.sas import Sas
 from flowfast.metrics.paths import PathBytes
-from flowfast.model.sa import Mode
-from flowfast.model.state import Flow
+from flowfast.model.reason import Reason
+from flowfast.model.sa import Lifetime, Mode, Replay
+from flowfast.model.state import Flow, Spd
 from flowfast.model.tunnel import Topology, Tunnel, TunnelKey
 from tests.unit.metrics.world import PEER, US, counters, flow, sa, snapshot, totals, tunnel
 
@@ -25,7 +27,8 @@ def values(families: Iterable[Metric], name: str) -> dict[tuple[str, ...], float
 
 
 def flows(those: Iterable[Tunnel], *found: Flow) -> dict[tuple[str, ...], float]:
-    return values(Flows().collect(snapshot(*those, flows=found)), "flowfast_flows")
+    fast, slow = (tuple(one for one in found if one.offloaded is which) for which in (True, False))
+    return values(Flows().collect(snapshot(*those, flows=fast, slow_flows=slow or None)), "flowfast_flows")
 
 
 def test_flows_are_told_by_their_inner_addresses_in_both_directions_and_families() -> None:
@@ -122,3 +125,59 @@ def test_bytes_by_path_and_packets_of_a_tunnel() -> None:
 def test_guard_names_the_device_also_where_it_is_gone() -> None:
     found = guard.collect(snapshot(before_flowtable=counters(guard_gone0=5000, out_t=1000)))
     assert values(found, "flowfast_guard_dropped_packets_total") == {("gone0",): 5}
+
+
+def test_tunnel_is_up_with_sas_both_ways_and_down_also_where_nobody_asks_for_it() -> None:
+    hidden = tunnel("hidden", key=TunnelKey(0, 9, "", ""), topology=Topology.CROSS_NETNS)
+    now = snapshot(tunnel("up", [sa(1)], [sa(2)]), tunnel("half", [sa(3)]), hidden)
+    gone = Reason("TUNNEL_MISSING", "gone", "no policy asks for it")
+    now = replace(now, desired=replace(now.desired, reasons=(gone,)))
+    assert values(tunnels.collect(now), "flowfast_tunnel_up") == {("up",): 1, ("half",): 0, ("gone",): 0}
+
+
+def test_lifetimes_are_the_newest_sas_and_sequence_numbers_the_fullest_ones() -> None:
+    old = sa(1, 900, 9, added=1000, replay=Replay(2**31, 0, 0, False), lifetime=Lifetime(hard_add_seconds=60))
+    limits = Lifetime(hard_add_seconds=100, hard_bytes=4000, hard_packets=20)
+    new = sa(2, 1000, 5, added=1050, lifetime=limits)
+    endless = sa(3, src=PEER, dst=US, replay=Replay(0, 2**63, 128, True))
+    families = list(lifetimes.collect(snapshot(tunnel("t", [old, new], [endless]))))
+    assert values(families, "flowfast_tunnel_sequence_ratio") == {
+        ("t", "out"): pytest.approx(0.5), ("t", "in"): pytest.approx(0.5),
+    }  # fmt: skip
+    assert values(families, "flowfast_tunnel_expiry_timestamp_seconds") == {("t", "out"): 1150}
+    assert values(families, "flowfast_tunnel_lifetime_ratio") == {
+        ("t", "out", "bytes"): 0.25, ("t", "out", "packets"): 0.25,
+    }  # fmt: skip
+
+
+def test_sas_that_no_policy_asks_for_are_orphans_and_placeholders_are_not() -> None:
+    ours, orphan, larval = sa(1), sa(2, reqid=9), sa(0, algorithm=None)
+    here = snapshot(tunnel("t", [ours]))
+    there = tunnel("u", [sa(7)], key=TunnelKey(1, 5, US, PEER, "underlay"))
+    now = replace(
+        snapshot(tunnel("t", [ours]), there),
+        state=replace(here.state, sas=(ours, orphan, larval), underlay={"underlay": Spd((sa(7), sa(8)), ())}),
+    )
+    assert values(xfrm.collect(now), "flowfast_xfrm_states") == {
+        ("", "tunnel"): 1, ("", "larval"): 1, ("", "orphan"): 1,
+        ("underlay", "tunnel"): 1, ("underlay", "larval"): 0, ("underlay", "orphan"): 1,
+    }  # fmt: skip
+
+
+def test_xfrm_errors_have_the_kernels_names_whatever_they_are() -> None:
+    now = snapshot(xfrm_errors={"": {"XfrmInNoStates": 3, "XfrmBrandNew": 1}, "underlay": {"XfrmInError": 2}})
+    assert values(xfrm.collect(now), "flowfast_xfrm_errors_total") == {
+        ("", "XfrmInNoStates"): 3, ("", "XfrmBrandNew"): 1, ("underlay", "XfrmInError"): 2,
+    }  # fmt: skip
+
+
+def test_sas_with_a_limit_of_time_say_when_they_end() -> None:
+    families = Sas().collect(snapshot(tunnel("t", [sa(1, added=500, lifetime=Lifetime(hard_add_seconds=60)), sa(2)])))
+    expiry = values(families, "flowfast_sa_expiry_timestamp_seconds")
+    assert expiry == {("t", "out", "0x00000001", "", "none"): 560}
+
+
+def test_packets_of_an_sa_are_those_on_the_wire() -> None:
+    segmented = sa(1, 64_000, 1, replay=Replay(45, 0, 0, True))
+    families = Sas().collect(snapshot(tunnel("t", [segmented])))
+    assert values(families, "flowfast_sa_packets_total") == {("t", "out", "0x00000001", "", "none"): 45}

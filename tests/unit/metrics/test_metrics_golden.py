@@ -14,7 +14,8 @@ from flowfast.metrics.registry import Registry
 from flowfast.metrics.text import render
 from tests.unit.metrics.world import fixed
 
-GOLDEN = Path(__file__).with_name("golden") / "metrics.txt"
+GOLDEN = Path(__file__).with_name("golden")
+COLLECTORS = {**collectors(per_sa=True, sa_limit=3), "build": lambda _snapshot: build.collect()}
 UNITS = ("bytes", "seconds", "ratio", "packets", "info")
 NOT_BASE = re.compile(r"(_|^)(milli|micro|kilo|mega|ms|us|kb|mb|bits?|minutes|hours|percent|msec)(_|$)")
 
@@ -32,17 +33,23 @@ def families(page: bytes) -> Iterator[list[Metric]]:
     return list(text_string_to_metric_families(page.decode()))  # type: ignore[return-value]
 
 
-def test_page_is_the_golden_one(page: bytes) -> None:
+@pytest.mark.parametrize("name", COLLECTORS)
+def test_output_of_a_collector_is_the_golden_one(name: str, page: bytes) -> None:
+    """`page` only for what it fixes: version and kernel."""
+    golden, output = GOLDEN / f"{name}.txt", render(COLLECTORS[name](fixed()))
     if os.environ.get("FLOWFAST_UPDATE_GOLDEN"):
-        GOLDEN.write_bytes(page)
-    assert page.decode() == GOLDEN.read_text(), "FLOWFAST_UPDATE_GOLDEN=1 writes the page anew"
+        golden.write_bytes(output)
+    assert output.decode() == golden.read_text(), "FLOWFAST_UPDATE_GOLDEN=1 writes it anew"
+    assert output in page
+
+
+def test_there_is_a_golden_output_of_every_collector() -> None:
+    assert {each.stem for each in GOLDEN.glob("*.txt")} == set(COLLECTORS)
 
 
 def test_every_collector_worked(families: list[Metric]) -> None:
     success = next(family for family in families if family.name == "flowfast_collector_success")
-    assert {sample.labels["collector"]: sample.value for sample in success.samples} == dict.fromkeys(
-        ("build", "tunnels", "sas", "flows", "features", "reasons", "guard", "reconcile"), 1
-    )
+    assert {sample.labels["collector"]: sample.value for sample in success.samples} == dict.fromkeys(COLLECTORS, 1)
 
 
 def test_names_follow_prometheus_conventions(families: list[Metric]) -> None:

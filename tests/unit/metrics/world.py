@@ -14,6 +14,7 @@ from flowfast.model.state import CounterValue, Feature, Flow, RouterState
 from flowfast.model.tunnel import Path, Selectors, Topology, Tunnel, TunnelKey, TunnelPath, identifier
 
 US, PEER = "192.0.2.1", "192.0.2.2"
+LIMITS = Lifetime(hard_add_seconds=3600, hard_bytes=256_000)
 ANY = Selector(2, "0.0.0.0/0", "0.0.0.0/0")
 FAST = Path(True, "bundle cached")
 NO = Reason("NO_GUARD", "kernel", "without meta_ipsec_netdev no guard can be written", "kernel 5.11 or newer")
@@ -103,7 +104,7 @@ def fixed() -> Snapshot:
         "berlin",
         [
             sa(0xC0FFEE01, 128_000, 100, replay=Replay(2**31, 0, 0, False), pcpu=0),
-            sa(0xC0FFEE02, 64_000, 50, offload=Offload(2, 4)),
+            sa(0xC0FFEE02, 64_000, 50, offload=Offload(2, 4), lifetime=LIMITS),
         ],
         [sa(0xDEAD0001, 90_000, 70, src=PEER, dst=US, replay=Replay(0, 71, 128, True), replay_errors=3,
             replay_window_errors=2, integrity_errors=1, offload=Offload(2, 0))],
@@ -132,7 +133,13 @@ def fixed() -> Snapshot:
         state=state,
         desired=Desired(paths=paths, reasons=(NO, NO)),
         failures=(held,),
-        full_path={"out_berlin": CounterValue(4, 4_000), "in_berlin": CounterValue(9, 9_000)},
+        full_path={
+            "out_berlin": CounterValue(4, 4_000),
+            "in_berlin": CounterValue(9, 9_000),
+            "excluded_ports": CounterValue(31, 3_100),
+            "excluded_conditions": CounterValue(2, 200),
+        },
+        xfrm_errors={"": {"XfrmInNoStates": 3, "XfrmOutSomethingNew": 0}, "underlay": {"XfrmInError": 1}},
         before_flowtable={
             "out_berlin": CounterValue(150, 192_000),
             "in_berlin": CounterValue(70, 90_000),
@@ -142,6 +149,8 @@ def fixed() -> Snapshot:
         flows=(
             flow("10.1.0.5", "10.2.0.9"),
             flow("10.2.0.9", "10.1.0.5", dport=80, hardware=True),
+        ),
+        slow_flows=(
             flow("fd01::5", "fd02::9", offloaded=False),
             flow("198.51.100.1", "203.0.113.1", offloaded=False),
             flow("198.51.100.1", "203.0.113.1", offloaded=False, established=False),

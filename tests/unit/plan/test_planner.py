@@ -1,15 +1,17 @@
 """Which path a tunnel takes in each topology and mode, and the reason where it is the full one."""
 
+import re
 from dataclasses import replace
 
 import pytest
 
 from flowfast.kernel.xfrm.builders import make_sa
+from flowfast.model.nftables import Ruleset
 from flowfast.model.sa import SA, Direction, Mark, Mode
 from flowfast.model.state import Spd
 from flowfast.model.tunnel import Topology
 from flowfast.plan.planner import plan
-from flowfast.plan.ruleset import INET, NETDEV
+from flowfast.plan.ruleset import INET, NETDEV, accounting
 from tests.unit.plan.router import IPSEC, LAN, PEER, US, WAN, bypass, config, policies, router
 
 
@@ -155,19 +157,26 @@ def test_marks_of_their_own_tell_peers_apart() -> None:
 @pytest.mark.parametrize(
     ("more", "rule"),
     [
-        ("exclude: {ports: [5060, 7000-7100]}", "th dport { 5060, 7000-7100 } return"),
-        ("exclude: {addresses: [10.1.0.5]}", "ip saddr @excluded4 return"),
-        ("exclude: {marks: [0x10/0xff]}", "meta mark & 0xff == 0x10 return"),
-        ("exclude: {dscp: [ef]}", "ip6 dscp { 46 } return"),
-        ("offload: {ports: [443]}", "ct original proto-dst != { 443 } return"),
-        ("offload: {marks: [1, 2]}", "meta mark & 0xffffffff != 0x1 meta mark & 0xffffffff != 0x2 return"),
-        ("offload: {zones: [3]}", "ct zone != { 3 } return"),
-        ("offload: {after_packets: 20}", "ct packets < 20 return"),
+        ("exclude: {ports: [5060, 7000-7100]}", "th dport { 5060, 7000-7100 } counter name excluded_ports return"),
+        ("exclude: {addresses: [10.1.0.5]}", "ip saddr @excluded4 counter name excluded_addresses return"),
+        ("exclude: {marks: [0x10/0xff]}", "meta mark & 0xff == 0x10 counter name excluded_marks return"),
+        ("exclude: {dscp: [ef]}", "ip6 dscp { 46 } counter name excluded_dscp return"),
+        ("offload: {ports: [443]}", "ct original proto-dst != { 443 } counter name excluded_conditions return"),
+        (
+            "offload: {marks: [1, 2]}",
+            "meta mark & 0xffffffff != 0x1 meta mark & 0xffffffff != 0x2 counter name excluded_conditions return",
+        ),
+        ("offload: {zones: [3]}", "ct zone != { 3 } counter name excluded_conditions return"),
+        ("offload: {after_packets: 20}", "ct packets < 20 counter name excluded_conditions return"),
         ("offload: {protocols: [tcp]}", "meta l4proto != { tcp } return"),
     ],
 )
 def test_filters_stand_before_what_adds_flows(more: str, rule: str) -> None:
-    rules = plan(router(policies()), config(more)).ruleset.tables[INET].chains["to_flowtable"].rules
+    table = plan(router(policies()), config(more)).ruleset.tables[INET]
+    rules = table.chains["to_flowtable"].rules
+    assert {name for name in table.counters if name.startswith("excluded_")} == set(
+        re.findall(r"excluded_[a-z]+", rule)
+    )
     assert rules.index(rule) < next(at for at, each in enumerate(rules) if "flow add" in each)
 
 
@@ -224,3 +233,17 @@ def test_waiting_for_packets_that_nobody_counts_is_a_reason() -> None:
     assert [reason.code for reason in plan(state, config("offload: {after_packets: 9}")).reasons] == ["NO_ACCOUNTING"]
     counted = replace(state, sysctls={"net.netfilter.nf_conntrack_acct": "1"})
     assert plan(counted, config("offload: {after_packets: 9}")).reasons == ()
+
+
+def test_tunnel_that_the_config_names_and_nobody_asks_for_is_said_to_be_missing() -> None:
+    named = "tunnels: {berlin: {reqid: 1}, gone: {reqid: 99}}"
+    reasons = plan(router(policies()), config(named)).reasons
+    assert [reason.object for reason in reasons if reason.code == "TUNNEL_MISSING"] == ["gone"]
+    off = plan(router(policies()), config(named + "\noffload: {mode: 'off'}")).reasons
+    assert [reason.object for reason in off if reason.code == "TUNNEL_MISSING"] == ["gone"]
+
+
+@pytest.mark.parametrize("mode", ["precise", "sa", "off"])
+def test_accounting_is_told_by_the_ruleset(mode: str) -> None:
+    assert accounting(plan(router(policies()), config(f"accounting: '{mode}'")).ruleset) == mode
+    assert accounting(Ruleset()) == "off"
