@@ -1,47 +1,17 @@
 """The report's plots as inline SVG, drawn by matplotlib. Colours are CSS variables, so that the page chooses them."""
 
-import io
-import re
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from importlib import import_module
-from itertools import count, pairwise
+from itertools import pairwise
 from math import ceil
 from typing import Any
 
 from flowfast.lab.demo.result import WAYS, Part, Sample, Way, pairs
 from flowfast.lab.demo.verdict import ENOUGH, PATHS, WORDS
+from flowfast.page.figure import FAST, FULL, MARK, SOFT, WIDTH, figure_of
 
-# Placeholders: matplotlib wants a colour, the page wants a variable.
-INK, SOFT, FULL, FAST, MARK = "#010101", "#010102", "#010103", "#010104", "#010105"
-_VARIABLES = {INK: "--ink", SOFT: "--soft", FULL: "--full", FAST: "--fast", MARK: "--mark"}
-_STYLE = {
-    "svg.fonttype": "none",  # text stays text: it can be read, searched, and takes the page's font
-    "font.size": 9,
-    "text.color": INK,
-    "axes.labelcolor": INK,
-    "axes.edgecolor": SOFT,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.titlesize": 9,
-    "axes.titlelocation": "left",
-    "xtick.color": SOFT,
-    "ytick.color": SOFT,
-    "xtick.labelcolor": INK,
-    "ytick.labelcolor": INK,
-    "grid.color": SOFT,
-    "grid.alpha": 0.25,
-    "axes.axisbelow": True,
-    "figure.facecolor": "none",
-    "axes.facecolor": "none",
-    "legend.frameon": False,
-}
 BIN = 0.05
 """Seconds of guest time that a point of a plot over time stands for."""
-WIDTH = 9.2
-"""Inches of a plot."""
-
-_NUMBERS = count()
 
 
 def timeline(part: Part) -> str:
@@ -57,7 +27,7 @@ def timeline(part: Part) -> str:
         for words, windows in panels.items()
         if windows
     }
-    with _figure(WIDTH, 3.0) as (figure, save):
+    with figure_of(WIDTH, 3.0) as (figure, save):
         widths = [end - start for start, end in spans.values()]
         row = figure.subplots(1, len(spans), sharey=True, squeeze=False, width_ratios=widths)[0]
         for axes, (words, (start, end)) in zip(row, spans.items(), strict=True):
@@ -74,7 +44,7 @@ def timeline(part: Part) -> str:
 
 def switch_over(part: Part) -> str:
     """The streams while flowfast started, by path."""
-    with _figure(WIDTH, 2.3) as (figure, save):
+    with figure_of(WIDTH, 2.3) as (figure, save):
         axes = figure.subplots()
         _areas(axes, part, part.started - 0.25, part.applied + 0.45, unit=1e3, step=0.1, room=1.5)
         _mark(axes, part.started, "flowfast run starts")
@@ -88,7 +58,7 @@ def switch_over(part: Part) -> str:
 def throughput(part: Part) -> str:
     """Bars of both paths, a panel for each load, a pair of bars for each tunnel, family and direction."""
     found = list(pairs(part))
-    with _figure(WIDTH, 0.55 + 0.42 * len(part.lanes)) as (figure, save):
+    with figure_of(WIDTH, 0.55 + 0.42 * len(part.lanes)) as (figure, save):
         panels = figure.subplots(1, len({full.load for full, _ in found}), sharey=True, squeeze=False)[0]
         for axes, load in zip(panels, dict.fromkeys(full.load for full, _ in found), strict=True):
             mine = [(full, fast) for full, fast in found if full.load == load]
@@ -108,7 +78,7 @@ def cost(parts: Sequence[Part]) -> str:
         for c in (part.cost,)
         for way in WAYS
     ]
-    with _figure(WIDTH, 0.5 + 0.42 * len(rows)) as (figure, save):
+    with figure_of(WIDTH, 0.5 + 0.42 * len(rows)) as (figure, save):
         axes = figure.subplots()
         for row, (_, full, fast) in enumerate(rows):
             _pair(axes, row, full, fast, 1e3, better_is_more=False)
@@ -125,7 +95,7 @@ def shares(parts: Sequence[Part]) -> str:
         for tunnel in part.tunnels
         for way in WAYS
     ]
-    with _figure(WIDTH, 0.5 + 0.3 * len(rows)) as (figure, save):
+    with figure_of(WIDTH, 0.5 + 0.3 * len(rows)) as (figure, save):
         axes = figure.subplots()
         for row, (_, share) in enumerate(rows):
             if share is not None:
@@ -238,35 +208,3 @@ def _at(samples: Sequence[Sample], moment: float, way: Way) -> tuple[float, floa
             return total + (more - total) * part, forward + (more_forward - forward) * part
     edge = samples[0] if moment < samples[0].at else samples[-1]
     return values(edge)
-
-
-@contextmanager
-def _figure(width: float, height: float) -> Iterator[tuple[Any, Callable[[str], str]]]:
-    """A figure of so many inches, and what makes SVG of it, given its title."""
-    mpl = import_module("matplotlib")  # an extra, and a second to import
-
-    # Ids of clip paths are hashes: with one salt, equal paths of two plots on a page would share an id.
-    with mpl.rc_context({**_STYLE, "svg.hashsalt": f"flowfast {next(_NUMBERS)}"}):
-        figure = import_module("matplotlib.figure").Figure(figsize=(width, height), layout="constrained")
-
-        def save(title: str) -> str:
-            text = io.StringIO()
-            nothing = {"Date": None, "Creator": None, "Format": None, "Type": None}
-            figure.savefig(text, format="svg", metadata=nothing)
-            return inline(text.getvalue(), title)
-
-        yield figure, save
-
-
-def inline(svg: str, title: str) -> str:
-    """A plot for the page: as wide as the page, in its font and colours, with a title for who cannot see it."""
-    svg = svg[svg.index("<svg") :]
-    svg = re.sub(r"<defs>\s*<style[^>]*>.*?</style>\s*</defs>", "", svg, flags=re.S)
-    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.S)
-    svg = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", svg, count=1)
-    svg = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", svg, count=1)
-    svg = svg.replace("<svg", f'<svg role="img" aria-label="{title}"', 1)
-    svg = re.sub(r"font: ([\d.]+)px [^;\"]*", r"font-size: \1px", svg)
-    for placeholder, variable in _VARIABLES.items():
-        svg = svg.replace(placeholder, f"var({variable})")
-    return svg

@@ -2,24 +2,16 @@
 
 from dataclasses import dataclass
 from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 
 from flowfast.lab.demo import tables
 from flowfast.lab.demo.result import Result, factor, geometric_mean, pairs, sa_rate
 from flowfast.lab.demo.verdict import ENOUGH, WORDS, problems
-from flowfast.model.errors import Unavailable
+from flowfast.page import check, page
+
+__all__ = ["check", "headlines", "render"]
 
 TEMPLATE = Path(__file__).with_name("report.html.j2")
-
-
-def check() -> None:
-    """Raises Unavailable where what draws the report is not installed."""
-    missing = [name for name in ("jinja2", "matplotlib") if find_spec(name) is None]
-    if missing:
-        raise Unavailable(
-            f"the report needs {' and '.join(missing)}: pip install 'flowfast[report]' (or `make setup-lab`)"
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,32 +25,26 @@ class Headline:
 def render(result: Result) -> str:
     """The page. Raises Unavailable as check() does."""
     check()
-    # Extras of the host: imported only where they are used.
-    jinja2 = import_module("jinja2")
-    plots = import_module("flowfast.lab.demo.plots")
-    environment = jinja2.Environment(
-        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
-    )
-    environment.filters.update(
-        number=tables.number,
-        whole=tables.whole,
-        mbit=tables.mbit,
-        times=tables.times,
-        percent=lambda traffic: tables.share(traffic).plain,
-        enough=lambda traffic: (traffic.fast_share or 0) >= ENOUGH,
-    )
-    page: str = environment.from_string(TEMPLATE.read_text()).render(
+    return page(
+        TEMPLATE,
+        {
+            "number": tables.number,
+            "whole": tables.whole,
+            "mbit": tables.mbit,
+            "times": tables.times,
+            "percent": lambda traffic: tables.share(traffic).plain,
+            "enough": lambda traffic: (traffic.fast_share or 0) >= ENOUGH,
+        },
         result=result,
         problems=problems(result),
         headlines=headlines(result),
-        plots=plots,
+        plots=import_module("flowfast.lab.demo.plots"),  # an extra of the host
         words=WORDS,
         pairs=pairs,
         factor=factor,
         sa_rate=sa_rate,
         remarks=tables.remarks,
     )
-    return page
 
 
 def headlines(result: Result) -> list[Headline]:

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from flowfast import page
 from flowfast.lab.demo import report
 from flowfast.lab.demo.result import Cost
 from flowfast.model.errors import Unavailable
@@ -59,6 +60,6 @@ def test_headlines_are_only_of_what_is_known() -> None:
 
 
 def test_without_its_libraries_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(report, "find_spec", lambda name: None if name == "matplotlib" else object())
+    monkeypatch.setattr(page, "find_spec", lambda name: None if name == "matplotlib" else object())
     with pytest.raises(Unavailable, match=r"^the report needs matplotlib: pip install 'flowfast\[report\]'"):
         report.render(result())
