@@ -85,6 +85,8 @@ class Set:
     data: str | None = None
     elements: Mapping[Element, str] = field(default_factory=dict)
     """Element -> its data (the empty string for a plain set): a counter's name, or a verdict ("jump offload")."""
+    timeout: bool = False
+    """Elements leave by themselves: they are put there for a moment (AddTimed), and are part of no plan."""
 
     def __post_init__(self) -> None:
         if any('"' in "".join(texts) for texts in (chain.from_iterable(self.elements), self.elements.values())):

@@ -6,7 +6,7 @@ All of it is sent as a single netlink batch (`Nft.commit`), so that it happens w
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from flowfast.model.nftables import Element, Flowtable, Hook, Set, Table, elements_text, quoted, rule_hash
+from flowfast.model.nftables import Element, Flowtable, Hook, Set, Table, element_text, elements_text, quoted, rule_hash
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +86,8 @@ class AddSet:
     def __str__(self) -> str:
         of = self.set
         data = f" : {of.data}" if of.data else ""
-        flags = " flags interval;" if of.interval else ""
+        kinds = [kind for kind, on in (("interval", of.interval), ("timeout", of.timeout)) if on]
+        flags = f" flags {', '.join(kinds)};" if kinds else ""
         elements = f" elements = {elements_text(of.elements)};" if of.elements else ""
         return f"add {of.keyword} {self.table} {of.name} {{ type {of.type}{data};{flags}{elements} }}"
 
@@ -113,6 +114,24 @@ class AddElements:
 
     def __str__(self) -> str:
         return f"add element {self.table} {self.set} {elements_text(self.elements)}"
+
+
+@dataclass(frozen=True, slots=True)
+class AddTimed:
+    """Adds elements to a set with `timeout`; the kernel takes them out by itself after so many seconds.
+
+    One that is there already keeps its time before Linux 6.12.
+    """
+
+    table: Table
+    set: str
+    elements: tuple[Element, ...]
+    seconds: float
+
+    def __str__(self) -> str:
+        lasting = f" timeout {round(self.seconds * 1000)}ms"
+        listed = ", ".join(element_text(element) + lasting for element in sorted(self.elements))
+        return f"add element {self.table} {self.set} {{ {listed} }}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,6 +205,7 @@ Command = (
     | AddSet
     | DeleteSet
     | AddElements
+    | AddTimed
     | DeleteElements
     | AddFlowtable
     | DeleteFlowtable

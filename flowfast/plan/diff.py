@@ -94,7 +94,8 @@ def _same_rules(wanted: Chain, actual: Chain) -> bool:
 
 
 def _same_shape(wanted: Set, actual: Set) -> bool:
-    return (wanted.type, wanted.interval, wanted.data) == (actual.type, actual.interval, actual.data)
+    shapes = [(each.type, each.interval, each.data, each.timeout) for each in (wanted, actual)]
+    return shapes[0] == shapes[1]
 
 
 def _missing(of: Mapping[Element, str], there: Mapping[Element, str]) -> dict[Element, str]:
@@ -129,7 +130,10 @@ class _TableDiff:
         self.lost = {
             name: lost
             for name, there in actual.sets.items()
-            if name not in self.dead_sets and (lost := _missing(there.elements, wanted.sets[name].elements))
+            # What leaves by itself is there by somebody's wish (compare): it is not a difference.
+            if name not in self.dead_sets
+            and not there.timeout
+            and (lost := _missing(there.elements, wanted.sets[name].elements))
         }
 
     @property

@@ -13,6 +13,7 @@ from flowfast.model.nftables import Ruleset
 from flowfast.model.reason import Reason, Severity
 from flowfast.model.state import RouterState
 from flowfast.model.tunnel import Path, Topology, Tunnel, TunnelPath
+from flowfast.plan.pause import PAUSED_NOW, paused
 from flowfast.plan.peers import peer_marks
 from flowfast.plan.ruleset import Wanted, build
 from flowfast.plan.spd import SpdRegions, cut
@@ -79,6 +80,8 @@ def plan(state: RouterState, config: Config) -> Desired:
         peers=_outer(tunnels, "remote"),
     )
     devices.reasons += [*_uncounted(state, config), *missing]
+    if paused(state.ruleset):
+        devices.reasons.append(PAUSED_NOW)
     paths = tuple(_paths(tunnel, wanted, regions, no_guard) for tunnel in tunnels)
     said = {path.reason: None for pair in paths for path in (pair.tx, pair.rx) if path.reason is not None}
     return Desired(

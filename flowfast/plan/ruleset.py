@@ -24,6 +24,8 @@ PLAIN = "rt ipsec missing meta ipsec missing"
 """Begins the rules for connections which no tunnel carries."""
 PROTECTED = "protected"
 """Sets (by family) of what must not leave in the clear, where connections that no tunnel carries are fast."""
+PAUSED = "paused"
+"""Set of the address families whose flows are all kept off the flowtable for a moment (plan/pause.py)."""
 LAST = 2147483000  # after every other forward chain: we only see what all of them accepted
 
 _FAMILIES = {2: ("ip", "4", "ipv4_addr"), 10: ("ip6", "6", "ipv6_addr")}
@@ -98,6 +100,7 @@ def _inet(wanted: Wanted) -> TableState:
     sets = [_pair_set(f"fast{_FAMILIES[f][1]}", f, pairs) for f, pairs in wanted.regions.fast.items()]
     sets += [_pair_set(f"{PROTECTED}{_FAMILIES[f][1]}", f, pairs) for f, pairs in wanted.regions.protected.items()]
     sets += excluded_sets(wanted.exclude)
+    sets.append(Set(PAUSED, "nf_proto", timeout=True))
     if wanted.counting:
         sets += _counting_maps(wanted)
     forward = _counting_rules(wanted) if wanted.counting else []
@@ -155,6 +158,7 @@ def _offload_rules(wanted: Wanted) -> list[str]:
     of the other direction, whatever NAT does."""
     protocols = ", ".join(sorted(wanted.offload.protocols))
     rules = [
+        f"meta nfproto @{PAUSED} return",
         f"meta l4proto != {{ {protocols} }} return",
         "ct state != established return",
         f"iifname != {quoted(wanted.lan)} return",

@@ -96,6 +96,11 @@ class FakeNft:
         self._memory.drop(table)
         self._advance(4242, "nft", own=False)
 
+    def time_passes(self, table: Table) -> None:
+        """So much of it that every timed element of the table leaves. No event tells."""
+        self._memory = self._memory.copy()
+        self._memory.expire(table)
+
     def lose_events(self) -> None:
         """The kernel dropped events (ENOBUFS)."""
         self._changes.send(NewGeneration(None, None, None))

@@ -51,13 +51,15 @@ def _add(listing: Listing, kind: str, found: dict[str, Any]) -> None:
 def _set(found: dict[str, Any]) -> Set:
     data = found.get("map")
     pairs = found.get("elem", ())
+    flags = _listed(found.get("flags", ()))
     elements = {_element(key): "" for key in pairs} if data is None else {_element(key): _data(of) for key, of in pairs}
     return Set(
         name=found["name"],
         type=_type(found["type"]),
-        interval="interval" in _listed(found.get("flags", ())),
+        interval="interval" in flags,
         data=None if data is None else _type(data),
         elements=elements,
+        timeout="timeout" in flags,
     )
 
 

@@ -22,6 +22,7 @@ from flowfast.model.transaction import (
     AddRule,
     AddSet,
     AddTable,
+    AddTimed,
     Command,
     DeleteChain,
     DeleteCounter,
@@ -156,6 +157,11 @@ class Memory:
         """The table is gone."""
         del self._tables[table]
 
+    def expire(self, table: Table) -> None:
+        """The time of every timed element is over."""
+        sets = self._tables[table].sets
+        sets.update({name: replace(each, elements={}) for name, each in sets.items() if each.timeout})
+
     def forget_device(self, device: str) -> None:
         """Takes a vanished device from flowtables, and the netdev chains that stood on it away (before 6.16)."""
         for held in self._tables.values():
@@ -197,6 +203,10 @@ class Memory:
                 self._used.pop(command.table, None)
             case AddElements(_, name, elements):
                 held.sets[name] = _with_elements(held, _need(held.sets, name, command), elements, command)
+            case AddTimed(_, name, timed):
+                if not _need(held.sets, name, command).timeout:
+                    raise refused(errno.EINVAL, command, name)
+                held.sets[name] = _with_elements(held, held.sets[name], dict.fromkeys(timed, ""), command)
             case DeleteElements(_, name, elements):
                 held.sets[name] = _without_elements(_need(held.sets, name, command), elements, command)
             case AddFlowtable():
@@ -262,9 +272,13 @@ def _add_set(held: _Table, command: AddSet) -> None:
     present = held.sets.get(wanted.name)
     if present is None:
         present = replace(wanted, elements={})
-    elif (present.type, present.interval, present.data) != (wanted.type, wanted.interval, wanted.data):
+    elif _shape(present) != _shape(wanted):
         raise refused(errno.EEXIST, command, wanted.name)
     held.sets[wanted.name] = _with_elements(held, present, wanted.elements, command)
+
+
+def _shape(of: Set) -> tuple[str, bool, str | None, bool]:
+    return of.type, of.interval, of.data, of.timeout
 
 
 def _with_elements(held: _Table, of: Set, elements: Mapping[Element, str], command: Command) -> Set:
