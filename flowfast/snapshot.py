@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from flowfast.compare.last import Last
 from flowfast.kernel import Kernel
 from flowfast.model.desired import Desired
 from flowfast.model.errors import FlowfastError
@@ -59,6 +60,7 @@ async def look(
         totals=history.totals,
         reconciles=history.reconciles,
         ends_missed=history.ends_missed,
+        comparison=Last().read(),
     )
 
 

@@ -18,6 +18,7 @@ COMMANDS = {
     "status": ("status", "Show tunnels, their paths and what they carried."),
     "show": ("show", "List flows, SAs, tunnels, devices or policies."),
     "top": ("top", "Watch throughput and paths of the tunnels, live."),
+    "compare": ("compare", "Measure what the fast path saves, on this router's own traffic."),
     "explain": ("explain", "Say why a connection is, or is not, fast."),
     "doctor": ("doctor", "Say what this router can do, what is missing, and the remedy."),
     "rules": ("rules", "Templates: configs to start from."),

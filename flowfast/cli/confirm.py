@@ -35,7 +35,7 @@ def leave_waiting(seconds: float) -> None:
         command, start_new_session=True, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
     deadline = time.monotonic() + 60
-    while not _listening():
+    while not waits_to_be_confirmed():
         if time.monotonic() > deadline:
             raise FlowfastError("the process that would take the change back did not start: nothing was changed")
         time.sleep(0.1)
@@ -119,7 +119,8 @@ def _told_to_keep(seconds: float) -> bool:
     return False
 
 
-def _listening() -> bool:
+def waits_to_be_confirmed() -> bool:
+    """Whether a change is there that will be taken back unless it is confirmed."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as mouth:
         return mouth.connect_ex(NAME) == 0
 

@@ -13,27 +13,30 @@ from collections.abc import Iterator
 from flowfast.model.errors import FlowfastError
 
 NAME = "\0flowfast"
+COMPARING = "\0flowfast-compare"
+"""Of `flowfast compare`, which runs beside a controller, but never twice."""
 
 
 @contextlib.contextmanager
-def only_one() -> Iterator[None]:
+def only_one(name: str = NAME) -> Iterator[None]:
     """Holds this network namespace's lock. Raises FlowfastError, with the holder's process id, where another does."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as lock:
         try:
-            lock.bind(NAME)
+            lock.bind(name)
         except OSError as error:
             if error.errno != errno.EADDRINUSE:
                 raise
-            raise FlowfastError(f"flowfast is running here already (process {_holder()}): stop it first") from None
+            what = "flowfast compare" if name == COMPARING else "flowfast"
+            raise FlowfastError(f"{what} is running here already (process {_holder(name)}): stop it first") from None
         lock.listen(1)
         yield
 
 
-def _holder() -> str:
+def _holder(name: str) -> str:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as ask:
         ask.settimeout(1)
         try:
-            ask.connect(NAME)
+            ask.connect(name)
             pid, _, _ = struct.unpack("3i", ask.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
         except OSError:
             return "unknown"

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from flowfast.model.comparison import Comparison
 from flowfast.model.desired import Desired
 from flowfast.model.reason import Reason
 from flowfast.model.sa import Direction
@@ -61,6 +62,8 @@ class Snapshot:
     ends_missed: int = 0
     """SAs that ended without the kernel telling their last counts: `totals` are too low by what they carried since."""
     reconciles: Reconciles = field(default_factory=Reconciles)
+    comparison: Comparison | None = None
+    """What the last `flowfast compare` found."""
 
     @property
     def reasons(self) -> tuple[Reason, ...]:

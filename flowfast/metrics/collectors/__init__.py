@@ -2,7 +2,17 @@
 
 from collections.abc import Mapping
 
-from flowfast.metrics.collectors import excluded, features, guard, lifetimes, reasons, reconcile, tunnels, xfrm
+from flowfast.metrics.collectors import (
+    comparison,
+    excluded,
+    features,
+    guard,
+    lifetimes,
+    reasons,
+    reconcile,
+    tunnels,
+    xfrm,
+)
 from flowfast.metrics.collectors.flows import Flows
 from flowfast.metrics.collectors.sas import LIMIT, Sas
 from flowfast.metrics.registry import Collect
@@ -21,4 +31,5 @@ def collectors(*, per_sa: bool = False, sa_limit: int = LIMIT) -> Mapping[str, C
         "excluded": excluded.collect,
         "xfrm": xfrm.collect,
         "reconcile": reconcile.collect,
+        "comparison": comparison.collect,
     }

@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from flowfast.metrics.paths import PathBytes
+from flowfast.model.comparison import Comparison, Factor
 from flowfast.model.desired import Desired
 from flowfast.model.link import Link
 from flowfast.model.reason import Reason, Severity
@@ -161,5 +162,6 @@ def fixed() -> Snapshot:
             (office.name, Direction.OUT): Traffic(1_000, 10),
         },
         reconciles=Reconciles(12, 1, 3, 2, 1, 1_764_000_000.5, 0.0625),
+        comparison=Comparison(1_763_990_000.0, Factor(2.0, 1.9, 2.125), {"berlin": Factor(1.5, None, None)}),
     )
     return replace(now, by_path=PathBytes().update(now))
