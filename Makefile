@@ -1,11 +1,14 @@
 # The two commands of the README, and what they stand on.
-.PHONY: help setup setup-lab demo test test-long lint unit guest clean
+.PHONY: help setup setup-xdp setup-lab demo test test-long lint unit guest clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
 
 setup: ## .venv with .venv/bin/flowfast
 	@deploy/setup.sh run
+
+setup-xdp: ## and the XDP program that steers SAs to CPUs, compiled (installs clang)
+	@deploy/setup.sh xdp
 
 setup-lab:
 	@deploy/setup.sh lab

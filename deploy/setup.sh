@@ -3,6 +3,7 @@
 #   setup.sh run   what the controller needs on a router
 #   setup.sh dev   and the tools that check it
 #   setup.sh lab   and what the lab needs to build and boot a guest
+#   setup.sh xdp   what compiles the XDP program that steers SAs to their CPUs (the lab has it, too)
 set -eu
 what=${1:-run}
 cd "$(dirname "$0")/.."
@@ -12,6 +13,7 @@ command -v apt-get >/dev/null || die "this is not a Debian system (no apt-get): 
 
 packages="python3 python3-venv python3-nftables"
 [ "$what" = lab ] && packages="$packages mmdebstrap debian-archive-keyring qemu-system-x86 busybox-static cpio e2fsprogs kmod xz-utils zstd"
+case $what in lab | xdp) packages="$packages clang libbpf-dev libbpf1" ;; esac
 missing=""
 for package in $packages; do
     dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null | grep -qx installed || missing="$missing $package"
@@ -36,7 +38,7 @@ python=/usr/bin/python3
 "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || die "$python is older than 3.11: Debian 12 or newer is needed"
 
 extras=""
-[ "$what" = run ] || extras="[dev]"
+case $what in dev | lab) extras="[dev]" ;; esac
 stamp=.venv/.flowfast-setup
 want="$extras $("$python" -V) $(cksum <pyproject.toml)"
 case "$(cat "$stamp" 2>/dev/null || true)" in
@@ -48,4 +50,14 @@ case "$(cat "$stamp" 2>/dev/null || true)" in
             die "pip could not install flowfast's dependencies: see the lines above"
         echo "$want" >"$stamp"
         ;;
+esac
+
+case $what in lab | xdp)
+    for source in flowfast/bpf/*.bpf.c; do
+        object=${source%.c}.o
+        [ "$object" -nt "$source" ] && continue
+        # -g: what libbpf makes maps of. The second folder has asm/types.h, which linux/types.h wants.
+        clang -O2 -g -target bpf -mcpu=v3 -Wall -Werror "-I/usr/include/$(uname -m)-linux-gnu" -c "$source" -o "$object.new"
+        mv "$object.new" "$object"
+    done ;;
 esac

@@ -4,6 +4,8 @@ import time
 from collections.abc import Iterable, Mapping
 
 from flowfast.kernel import Kernel
+from flowfast.model.link import Link
+from flowfast.model.machine import Machine
 from flowfast.model.nftables import Ruleset
 from flowfast.model.state import Feature, RouterState, Spd
 from flowfast.plan.ruleset import FLOWTABLE, INET, NETDEV
@@ -48,4 +50,9 @@ async def observe(kernel: Kernel, features: Mapping[str, Feature], underlay_netn
         hooked=kernel.nft.hooked(INET, flowtable) if flowtable else frozenset(),
         features=features,
         sysctls={name: kernel.system.sysctl(name) for name in SYSCTLS},
+        machine=_machine(kernel, links) if kernel.machine.wanted else None,
     )
+
+
+def _machine(kernel: Kernel, links: Iterable[Link]) -> Machine:
+    return kernel.machine.look({link.name: link.driver for link in links if not link.is_xfrm}, kernel.system.modules())

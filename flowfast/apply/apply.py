@@ -3,11 +3,15 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from flowfast.apply.knobs import KnobJournal, turn_knobs
 from flowfast.apply.verify import verify
 from flowfast.kernel import Kernel
 from flowfast.model.desired import Desired, Step
+from flowfast.model.errors import KernelError
+from flowfast.model.knob import Turn
 from flowfast.model.reason import Reason
 from flowfast.model.state import RouterState
+from flowfast.model.steering import Steering
 from flowfast.model.transaction import Command
 from flowfast.observe import observe
 from flowfast.plan.diff import diff, remove_all
@@ -20,6 +24,9 @@ class Outcome:
     steps: tuple[Step, ...]
     state: RouterState
     failures: tuple[Reason, ...] = ()
+    turned: tuple[Turn, ...] = ()
+    refused: tuple[Reason, ...] = ()
+    """Knobs and tables that the kernel would not have: the rest works all the same, so nothing is taken back."""
 
     @property
     def held(self) -> bool:
@@ -32,7 +39,13 @@ def commands_of(steps: Iterable[Step]) -> list[Command]:
     return [command for step in steps for command in step.commands]
 
 
-async def converge(kernel: Kernel, desired: Desired, state: RouterState, underlay_netns: Sequence[str] = ()) -> Outcome:
+async def converge(
+    kernel: Kernel,
+    desired: Desired,
+    state: RouterState,
+    underlay_netns: Sequence[str] = (),
+    journal: KnobJournal | None = None,
+) -> Outcome:
     """Brings the kernel from `state` to `desired`. Nothing to do changes nothing, and drops no flow.
 
     Where the kernel took the transaction but does not hold it, everything of ours is removed: the full L3 path is
@@ -46,11 +59,25 @@ async def converge(kernel: Kernel, desired: Desired, state: RouterState, underla
     if failures:
         await remove(kernel, state)
         state = await observe(kernel, state.features, underlay_netns)
-    return Outcome(steps, state, failures)
+    turned, refused = turn_knobs(kernel.knobs, desired.knobs, journal or KnobJournal())
+    if desired.steering is not None:
+        refused += _fill(kernel, desired.steering)
+    return Outcome(steps, state, failures, tuple(turned), tuple(refused))
+
+
+def _fill(kernel: Kernel, steering: Steering) -> list[Reason]:
+    """The tables of the XDP programs."""
+    refused = []
+    for table in steering.tables:
+        try:
+            kernel.xdp.fill(table)
+        except KernelError as error:
+            refused.append(Reason("NOT_STEERED", table.device, str(error), "see flowfast show steering"))
+    return refused
 
 
 async def remove(kernel: Kernel, state: RouterState) -> tuple[Step, ...]:
-    """Takes everything of ours out of the kernel, in one transaction."""
+    """Takes everything of ours out of nftables, in one transaction. Knobs are turned back by turn_back()."""
     steps = tuple(remove_all(state.ruleset))
     if steps:
         kernel.nft.commit(commands_of(steps))

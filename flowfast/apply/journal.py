@@ -7,11 +7,12 @@ brings back what it says, whatever became of the process that wrote it.
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from flowfast.model.errors import FlowfastError, Unavailable
+from flowfast.model.knob import Knob, KnobKind, Settings
 from flowfast.model.nftables import Chain, Flowtable, Hook, Ruleset, Set, Table, TableState
 from flowfast.plan.diff import diff
 
@@ -21,11 +22,15 @@ VERSION = 1
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """The last change, from which ruleset to which. `confirm_by`: seconds since the epoch, None: it is confirmed."""
+    """The last change, from which ruleset to which. `confirm_by`: seconds since the epoch, None: it is confirmed.
+
+    `knobs`: what flowfast had turned before it, and to what.
+    """
 
     previous: Ruleset
     current: Ruleset
     confirm_by: float | None = None
+    knobs: Settings = field(default_factory=dict)
 
 
 class Journal:
@@ -49,7 +54,8 @@ class Journal:
             data = json.loads(text)
             if data["version"] != VERSION:
                 raise ValueError(f"version {data['version']}")
-            return Entry(_ruleset(data["previous"]), _ruleset(data["current"]), data["confirm_by"])
+            knobs = {Knob(KnobKind(kind), thing, name): value for kind, thing, name, value in data.get("knobs", ())}
+            return Entry(_ruleset(data["previous"]), _ruleset(data["current"]), data["confirm_by"], knobs)
         except (ValueError, KeyError, TypeError) as error:
             remedy = "`flowfast apply --remove` takes everything out; then delete the file"
             raise FlowfastError(f"{self.path}: not a journal of this flowfast ({error}): {remedy}") from error
@@ -61,6 +67,7 @@ class Journal:
             "previous": _plain(entry.previous),
             "current": _plain(entry.current),
             "confirm_by": entry.confirm_by,
+            "knobs": [[*knob, value] for knob, value in entry.knobs.items()],
         }
         new = self.path.with_suffix(".new")
         try:

@@ -4,21 +4,30 @@ import asyncio
 import json
 import sys
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import click
+from rich.text import Text
 
 from flowfast.apply import Outcome, converge
 from flowfast.apply import remove as take_out
 from flowfast.apply.journal import Entry, Journal, before
+from flowfast.apply.knobs import KnobJournal, pending, turn_back
 from flowfast.cli.common import Router, config_argument, json_option, need_root, router
 from flowfast.cli.confirm import leave_waiting
 from flowfast.cli.lock import only_one
-from flowfast.cli.output import console, plan_json, print_paths, print_reasons, print_steps, reason_json
+from flowfast.cli.output import (
+    console,
+    plan_json,
+    print_paths,
+    print_reasons,
+    print_steps,
+    print_turns,
+    reason_json,
+)
+from flowfast.cli.steering import print_steering
 from flowfast.kernel.real import real_kernel
-from flowfast.model.desired import Step
 from flowfast.model.state import RouterState
 from flowfast.plan.diff import OWN, diff, remove_all
 
@@ -50,22 +59,27 @@ def apply(config: str, settings: dict[str, str], *, remove: bool, **options: Any
 async def _apply(config: str, settings: dict[str, str], how: _How) -> None:
     found = await router(config, settings)
     steps = diff(found.desired.ruleset, found.state.ruleset)
+    turns = pending(found.kernel.knobs, found.desired.knobs, KnobJournal())
     out = console()
     if not how.as_json:
         print_reasons(out, found.desired.reasons)
         print_paths(out, found.desired.paths)
+        print_steering(out, found.desired.steering)
         print_steps(out, steps)
+        print_turns(out, turns)
     elif how.dry_run:
-        click.echo(json.dumps(plan_json(found.desired, steps), indent=2))
-    if how.dry_run or not (how.yes or how.as_json or _agreed(bool(steps))):
+        click.echo(json.dumps(plan_json(found.desired, steps, turns), indent=2))
+    if how.dry_run or not (how.yes or how.as_json or _agreed(bool(steps or turns))):
         return
-    outcome = await _change(found, steps, how.confirm)
+    outcome = await _change(found, bool(steps or turns), how.confirm)
     if how.as_json:
-        failures = [reason_json(reason) for reason in outcome.failures]
-        click.echo(json.dumps({**plan_json(found.desired, outcome.steps), "failures": failures}, indent=2))
+        failures = [reason_json(reason) for reason in (*outcome.failures, *outcome.refused)]
+        done = plan_json(found.desired, outcome.steps, outcome.turned)
+        click.echo(json.dumps({**done, "failures": failures}, indent=2))
     elif outcome.held:
-        out.print("Done, and verified: the kernel holds it." if steps else "Verified: the kernel holds it.")
-        if steps and how.confirm:
+        print_reasons(out, outcome.refused)
+        out.print("Done, and verified: the kernel holds it." if steps or turns else "Verified: the kernel holds it.")
+        if (steps or turns) and how.confirm:
             out.print(f"Taken back in {how.confirm:g} s, unless you say: flowfast confirm", style="bold")
     else:
         print_reasons(out, outcome.failures)
@@ -74,12 +88,13 @@ async def _apply(config: str, settings: dict[str, str], how: _How) -> None:
         sys.exit(1)
 
 
-async def _change(found: Router, steps: Sequence[Step], confirm: float | None) -> Outcome:
+async def _change(found: Router, anything: bool, confirm: float | None) -> Outcome:
     """Journal first, then whoever takes it back, then the change: whatever happens, there is a way back."""
-    if steps:
+    if anything:
         journal = Journal()
         deadline = time.time() + confirm if confirm else None
-        journal.write(Entry(before(journal, found.state.ruleset), found.desired.ruleset, deadline))
+        knobs = {knob: was.ours[-1] for knob, was in KnobJournal().read().items()}
+        journal.write(Entry(before(journal, found.state.ruleset), found.desired.ruleset, deadline, knobs))
         if confirm:
             leave_waiting(confirm)
     return await converge(found.kernel, found.desired, found.state, found.loaded.config.underlay_netns)
@@ -95,14 +110,19 @@ async def _remove(how: _How) -> None:
     kernel = real_kernel()
     need_root(kernel)
     state = RouterState(0.0, ruleset=kernel.nft.read(OWN))
-    steps = remove_all(state.ruleset) if how.dry_run else await take_out(kernel, state)
+    knobs = KnobJournal()
+    if how.dry_run:
+        steps, turns = tuple(remove_all(state.ruleset)), pending(kernel.knobs, {}, knobs)
+    else:
+        steps, turns = await take_out(kernel, state), turn_back(kernel.knobs, knobs)
+    done = [*(step.what for step in steps), *(str(turn) for turn in turns)]
     if how.as_json:
-        click.echo(json.dumps({"steps": [{"what": step.what} for step in steps]}, indent=2))
+        click.echo(json.dumps({"steps": [{"what": each} for each in done]}, indent=2))
         return
     out = console()
-    if not steps:
+    if not done:
         out.print("Nothing of flowfast's is in the kernel.")
         return
-    for step in steps:
-        out.print(f"  - {step.what}")
+    for each in done:
+        out.print(Text(f"  - {each}"))
     out.print("Would be removed." if how.dry_run else "Removed: all traffic is on the full path.")

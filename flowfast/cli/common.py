@@ -58,6 +58,7 @@ async def fit(loaded: LoadedConfig, kernel: Kernel) -> None:
     kernel.links.with_features = any(
         isinstance(entry, Traits) and entry.feature for entry in (*devices.lan, *devices.wan)
     )
+    kernel.machine.wanted = loaded.config.steering.on
     links = await kernel.links.links()
     problems = check_devices(
         loaded,

@@ -17,9 +17,10 @@ import click
 
 from flowfast.apply.apply import commands_of
 from flowfast.apply.journal import Entry, Journal
+from flowfast.apply.knobs import KnobJournal, turn_knobs
 from flowfast.cli.common import need_root
 from flowfast.cli.lock import only_one
-from flowfast.cli.output import console, print_steps
+from flowfast.cli.output import console, print_reasons, print_steps, print_turns
 from flowfast.kernel.real import real_kernel
 from flowfast.model.errors import FlowfastError
 from flowfast.plan.diff import OWN, diff
@@ -88,16 +89,19 @@ async def _back() -> None:
             raise FlowfastError("nothing to take back: no `flowfast apply` since the router started")
         steps = diff(last.previous, kernel.nft.read(OWN))
         kernel.nft.commit(commands_of(steps))
-        journal.write(Entry(last.previous, last.previous))
+        turns, refused = turn_knobs(kernel.knobs, last.knobs, KnobJournal())
+        journal.write(Entry(last.previous, last.previous, knobs=last.knobs))
     out = console()
     print_steps(out, steps)
+    print_turns(out, turns)
+    print_reasons(out, refused)
     out.print("Taken back.")
 
 
 def _settle() -> None:
     journal = Journal()
     if last := journal.read():
-        journal.write(Entry(last.previous, last.current))
+        journal.write(Entry(last.previous, last.current, knobs=last.knobs))
 
 
 def _told_to_keep(seconds: float) -> bool:

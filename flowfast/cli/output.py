@@ -6,7 +6,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from flowfast.cli.steering import steering_json
 from flowfast.model.desired import Desired, Step
+from flowfast.model.knob import Turn
 from flowfast.model.reason import Reason, Severity
 from flowfast.model.tunnel import Path, TunnelPath
 
@@ -88,13 +90,23 @@ def path_json(path: TunnelPath) -> dict[str, object]:
     }
 
 
-def plan_json(desired: Desired, steps: Sequence[Step]) -> dict[str, object]:
-    """A plan for --json: the steps with their nft commands, the paths, the reasons."""
+def print_turns(out: Console, turns: Sequence[Turn]) -> None:
+    """The knobs that would be turned, a line each."""
+    if turns:
+        out.print(f"{len(turns)} knobs to turn, their values kept to be turned back:", style="bold")
+    for turn in turns:
+        out.print(Text(f"  + {turn}"))
+
+
+def plan_json(desired: Desired, steps: Sequence[Step], turns: Sequence[Turn] = ()) -> dict[str, object]:
+    """A plan for --json: the steps with their nft commands, the knobs, the paths, the reasons."""
     return {
         "steps": [
             {"what": step.what, "flushes": step.flushes, "nft": [str(command) for command in step.commands]}
             for step in steps
         ],
+        "knobs": [{"knob": str(turn.knob), "from": turn.held, "to": turn.value, "back": turn.back} for turn in turns],
+        "steering": None if desired.steering is None else steering_json(desired.steering),
         "paths": [path_json(path) for path in desired.paths],
         "reasons": [reason_json(reason) for reason in desired.reasons],
     }

@@ -16,6 +16,7 @@ from flowfast.config.parameters import UseList
 from flowfast.config.problem import Fault, Faulty
 from flowfast.config.section import SOME, Section
 from flowfast.config.selectors import DeviceSelector, same
+from flowfast.config.steering import Steering
 from flowfast.config.tunnels import Tunnel, Tunnels
 from flowfast.config.values import DISTINCT, Listen, NetnsName, Truth, choice, endpoint, listed, whole
 
@@ -27,6 +28,7 @@ __all__ = [
     "Offload",
     "Protocol",
     "Section",
+    "Steering",
     "Tunnel",
     "Tunnels",
 ]
@@ -156,6 +158,9 @@ class Config(Section):
             "counters, at no cost. precise: a counter before the flowtable, about 730 instructions a packet."
         ),
     ] = Accounting.SA
+    steering: Annotated[
+        Steering, Field(description="Which CPUs process the packets of which SA. Off unless it is asked for.")
+    ] = Steering()
     underlay_netns: Annotated[
         tuple[NetnsName, ...],
         Field(

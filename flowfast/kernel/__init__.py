@@ -16,6 +16,9 @@ from flowfast.model.state import CounterValue, Feature, Flow
 from flowfast.model.transaction import Command
 
 if TYPE_CHECKING:
+    from flowfast.kernel.knobs import Knobs
+    from flowfast.kernel.machine import Machines
+    from flowfast.kernel.xdp import Xdp
     from flowfast.kernel.xfrm import Xfrm
 
 
@@ -134,5 +137,8 @@ class Kernel:
     conntrack: Conntrack
     system: System
     probe: Probe
+    knobs: "Knobs"
+    machine: "Machines"
+    xdp: "Xdp"
     xfrm_in: "Callable[[str], AbstractAsyncContextManager[Xfrm]]"
     """`async with kernel.xfrm_in(netns) as xfrm`: SAs and policies of another network namespace, by name or path."""

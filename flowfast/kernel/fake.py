@@ -5,10 +5,13 @@ from contextlib import asynccontextmanager
 
 from flowfast.kernel import Kernel
 from flowfast.kernel.conntrack import FakeConntrack
+from flowfast.kernel.knobs import FakeKnobs
 from flowfast.kernel.links import FakeLinks
+from flowfast.kernel.machine import FakeMachine
 from flowfast.kernel.nft import FakeNft
 from flowfast.kernel.probe import FakeProbe
 from flowfast.kernel.system import FakeSystem
+from flowfast.kernel.xdp import FakeXdp
 from flowfast.kernel.xfrm import Xfrm
 from flowfast.kernel.xfrm.fake import FakeXfrm
 from flowfast.model.errors import Unavailable
@@ -27,6 +30,9 @@ class FakeKernel(Kernel):
     conntrack: FakeConntrack
     system: FakeSystem
     probe: FakeProbe
+    knobs: FakeKnobs
+    machine: FakeMachine
+    xdp: FakeXdp
 
     def __init__(
         self,
@@ -37,6 +43,9 @@ class FakeKernel(Kernel):
         conntrack: FakeConntrack | None = None,
         system: FakeSystem | None = None,
         probe: FakeProbe | None = None,
+        knobs: FakeKnobs | None = None,
+        machine: FakeMachine | None = None,
+        xdp: FakeXdp | None = None,
         netns: Mapping[str, FakeXfrm] | None = None,
     ) -> None:
         super().__init__(
@@ -46,6 +55,9 @@ class FakeKernel(Kernel):
             conntrack=conntrack or FakeConntrack(),
             system=system or FakeSystem(),
             probe=probe or FakeProbe(),
+            knobs=knobs or FakeKnobs(),
+            machine=machine or FakeMachine(),
+            xdp=xdp or FakeXdp(),
             xfrm_in=self._xfrm_in,
         )
         self.netns = dict(netns or {})

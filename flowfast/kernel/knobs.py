@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Protocol
 
+from flowfast.kernel import ethtool, xdp
 from flowfast.model.cpu import cpu_list, cpu_mask, cpus_of, cpus_of_mask
 from flowfast.model.errors import KernelError, Unavailable
 from flowfast.model.knob import Knob, KnobKind, Settings
@@ -92,7 +93,14 @@ class RealKnobs:
 
     def __init__(self) -> None:
         files = Files()
-        self._adapters: dict[KnobKind, Adapter] = dict.fromkeys((KnobKind.DEVICE, KnobKind.IRQ, KnobKind.SYSCTL), files)
+        self._adapters: dict[KnobKind, Adapter] = {
+            KnobKind.DEVICE: files,
+            KnobKind.IRQ: files,
+            KnobKind.SYSCTL: files,
+            KnobKind.RSS: ethtool.Table(),
+            KnobKind.NTUPLE: ethtool.Rule(),
+            KnobKind.XDP: xdp.ProgramKnob(),
+        }
 
     def read(self, knobs: Iterable[Knob]) -> Settings:
         """Asks each."""

@@ -2,10 +2,13 @@
 
 from flowfast.kernel import Kernel
 from flowfast.kernel.conntrack import RealConntrack
+from flowfast.kernel.knobs import RealKnobs
 from flowfast.kernel.links import RealLinks
+from flowfast.kernel.machine import RealMachine
 from flowfast.kernel.nft import RealNft
 from flowfast.kernel.probe import RealProbe
 from flowfast.kernel.system import RealSystem
+from flowfast.kernel.xdp import RealXdp
 from flowfast.kernel.xfrm import AsyncXfrmSocket
 
 
@@ -22,5 +25,8 @@ def real_kernel() -> Kernel:
         conntrack=RealConntrack(),
         system=RealSystem(),
         probe=RealProbe(),
+        knobs=RealKnobs(),
+        machine=RealMachine(),
+        xdp=RealXdp(),
         xfrm_in=AsyncXfrmSocket,
     )

@@ -2,19 +2,23 @@
 
 from dataclasses import dataclass, field
 
+from flowfast.model.knob import Settings
 from flowfast.model.nftables import Ruleset
 from flowfast.model.reason import Reason
+from flowfast.model.steering import Steering
 from flowfast.model.transaction import Command
 from flowfast.model.tunnel import TunnelPath
 
 
 @dataclass(frozen=True, slots=True)
 class Desired:
-    """The ruleset that is wanted, the path of every tunnel, and every decision that said no."""
+    """The ruleset and the knobs that are wanted, the path of every tunnel, and every decision that said no."""
 
     ruleset: Ruleset = field(default_factory=Ruleset)
     paths: tuple[TunnelPath, ...] = ()
     reasons: tuple[Reason, ...] = ()
+    knobs: Settings = field(default_factory=dict)
+    steering: Steering | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,9 @@ class KnobKind(StrEnum):
     DEVICE = "device"  # a file under /sys/class/net/OBJECT: "queues/rx-0/rps_cpus"
     IRQ = "irq"  # a file under /proc/irq/OBJECT: "smp_affinity_list"
     SYSCTL = "sysctl"  # the sysctl NAME; no object
+    XDP = "xdp"  # the XDP program on device OBJECT, by its name; "none"
+    RSS = "rss"  # the indirection table of device OBJECT: queues, in the order of their slots
+    NTUPLE = "ntuple"  # the ntuple rule at location NAME of device OBJECT, in ethtool's words; "none"
 
 
 class Knob(NamedTuple):

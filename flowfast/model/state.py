@@ -6,6 +6,7 @@ from enum import IntEnum, IntFlag
 from ipaddress import ip_interface
 
 from flowfast.model.link import Link
+from flowfast.model.machine import Machine
 from flowfast.model.nftables import Ruleset
 from flowfast.model.reason import Reason
 from flowfast.model.sa import SA, Policy
@@ -118,6 +119,8 @@ class RouterState:
     """Devices on whose ingress hook our flowtable really stands."""
     features: Mapping[str, Feature] = field(default_factory=dict)
     sysctls: Mapping[str, str | None] = field(default_factory=dict)
+    machine: Machine | None = None
+    """CPUs and queues; None where no config asks for steering."""
 
     def link(self, name: str) -> Link | None:
         """The device of that name, if it is there."""

@@ -12,11 +12,13 @@ from flowfast.model.garbage import collector_paused
 from flowfast.model.nftables import Ruleset
 from flowfast.model.reason import Reason, Severity
 from flowfast.model.state import RouterState
+from flowfast.model.steering import Side
 from flowfast.model.tunnel import Path, Topology, Tunnel, TunnelPath
 from flowfast.plan.pause import PAUSED_NOW, paused
 from flowfast.plan.peers import peer_marks
 from flowfast.plan.ruleset import Wanted, build
 from flowfast.plan.spd import SpdRegions, cut
+from flowfast.plan.steering import steer
 from flowfast.plan.tunnels import find_tunnels
 
 NEEDED = ("flowtable", "rt_ipsec", "concat_interval_sets")
@@ -40,12 +42,28 @@ class _Devices:
 
 
 @collector_paused()
-def plan(state: RouterState, config: Config) -> Desired:
-    """Pure: the same state and config give the same answer. Raises nothing; what cannot be is a Reason."""
+def plan(state: RouterState, config: Config, refused: frozenset[int] = frozenset()) -> Desired:
+    """Pure: the same state and config give the same answer. Raises nothing; what cannot be is a Reason.
+
+    `refused`: CPUs that have waited in vain for an SA of their own.
+    """
     tunnels = tuple(
         replace(tunnel, offload=False) if config.exclude.tunnel(tunnel.name) else tunnel
         for tunnel in find_tunnels(state, config)
     )
+    desired = _fast_path(state, config, tunnels)
+    facing = _devices(state, config)
+    steered = steer(state, config.steering, tunnels, {Side.LAN: facing.lan, Side.WAN: facing.wan}, refused)
+    return replace(
+        desired,
+        reasons=tuple(sorted({*desired.reasons, *steered.reasons})),
+        knobs=steered.knobs,
+        steering=steered.steering,
+    )
+
+
+def _fast_path(state: RouterState, config: Config, tunnels: tuple[Tunnel, ...]) -> Desired:
+    """The ruleset, and the path of every tunnel."""
     missing = _missing(tunnels, config)
     reasons = [
         feature.reason for name in NEEDED if (feature := state.features.get(name)) and feature.reason is not None

@@ -1,0 +1,150 @@
+"""The NIC's own steering, asked and set through ethtool(8): indirection tables, hash fields, ntuple rules.
+
+The program, because what it says to drivers is right for all of them; called only for devices with several queues.
+"""
+
+import ctypes
+import fcntl
+import re
+import socket
+import struct
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+
+from flowfast.model.errors import KernelError
+from flowfast.model.knob import Knob
+from flowfast.model.machine import Rss
+
+_ROW = re.compile(r"^\s*\d+:\s+((?:\d+\s*)+)$", re.MULTILINE)
+_KEY = re.compile(r"^((?:[0-9a-f]{2}:)+[0-9a-f]{2})$", re.MULTILINE)
+_FIELDS = {"IP SA": "src", "IP DA": "dst", "SPI": "spi", "L4 bytes 0 & 1": "sport", "L4 bytes 2 & 3": "dport"}
+_TYPES = {
+    "IPSEC ESP over IPv4": "esp4",
+    "IPSEC ESP over IPv6": "esp6",
+    "UDP over IPv4": "udp4",
+    "UDP over IPv6": "udp6",
+}
+KINDS = ("esp4", "esp6", "udp4", "udp6")
+_RULE = re.compile(r"^Filter: (\d+)$((?:\n[ \t]+.+)*)", re.MULTILINE)
+_TIMEOUT = 10
+_SIOCETHTOOL, _GRXFHINDIR, _SRXFHINDIR = 0x8946, 0x38, 0x39
+_SIZE = struct.Struct("=II")  # command, size
+
+
+def _ask(*arguments: str) -> str | None:
+    """What ethtool prints; None where it refuses, or is not there."""
+    try:
+        done = subprocess.run(["ethtool", *arguments], capture_output=True, text=True, check=False, timeout=_TIMEOUT)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout if done.returncode == 0 else None
+
+
+def _tell(what: str, *arguments: str) -> None:
+    """Has ethtool change something. Raises KernelError with its own word."""
+    try:
+        done = subprocess.run(["ethtool", *arguments], capture_output=True, text=True, check=False, timeout=_TIMEOUT)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise KernelError(f"{what}: {error}", 2) from error
+    if done.returncode != 0:
+        words = " ".join(done.stderr.split()) or f"ethtool ended with {done.returncode}"
+        raise KernelError(f"{what}: {words}", 22)
+
+
+def rss(device: str) -> Rss | None:
+    """The device's RSS; None where it has none."""
+    shown = _ask("-x", device)
+    if shown is None:
+        return None
+    table, key = parse_rss(shown)
+    fields = {kind: parse_fields(said) for kind in KINDS if (said := _ask("-n", device, "rx-flow-hash", kind))}
+    return Rss(table, key, fields)
+
+
+def parse_rss(shown: str) -> tuple[tuple[int, ...], bytes | None]:
+    """Indirection table and key from `ethtool -x`."""
+    table = tuple(int(queue) for row in _ROW.findall(shown) for queue in row.split())
+    key = _KEY.search(shown)
+    return table, bytes.fromhex(key[1].replace(":", "")) if key else None
+
+
+def parse_fields(shown: str) -> frozenset[str]:
+    """What is hashed, from `ethtool -n DEVICE rx-flow-hash KIND`."""
+    found = {name for words, name in _FIELDS.items() if words in shown}
+    # Drivers that hash the SPI say so in the words for ports: it lies where they would be.
+    if "ESP" in shown.splitlines()[0] and "sport" in found:
+        found.add("spi")
+    return frozenset(found)
+
+
+def rules(device: str) -> Mapping[int, str] | None:
+    """ntuple rules by location, as flowfast would write them ("?" of another kind); None where it takes none."""
+    features = _ask("-k", device)
+    if features is None or not re.search(r"^ntuple-filters: on", features, re.MULTILINE):
+        return None
+    shown = _ask("-n", device)
+    return None if shown is None else dict(parse_rules(shown))
+
+
+def parse_rules(shown: str) -> Iterator[tuple[int, str]]:
+    """(location, rule) of each filter in `ethtool -n`."""
+    for location, body in _RULE.findall(shown):
+        yield int(location), _words(body)
+
+
+def _words(body: str) -> str:
+    said = dict(line.strip().split(": ", 1) for line in body.strip().splitlines() if ": " in line)
+    name, queue = _TYPES.get(said.get("Rule Type", "")), said.get("Action", "").removeprefix("Direct to queue ")
+    if name is None or not queue.isdigit():
+        return "?"
+    destination = said.get("Dest IP addr", "").split(" mask")[0]
+    if name.startswith("esp"):
+        return f"{name} dst-ip {destination} spi {int(said['SPI'].split()[0], 0):#x} action {queue}"
+    ports = (said.get(f"{end} port", "0").split()[0] for end in ("Src", "Dest"))
+    return "{} dst-ip {} src-port {} dst-port {} action {}".format(name, destination, *ports, queue)
+
+
+class Table:
+    """The knob `indirection`. By ioctl: ethtool(8) sets shares and weights, and no order of slots."""
+
+    def read(self, knob: Knob) -> str | None:
+        """Queues in the order of the slots; None where there is no table."""
+        try:
+            request = _indirection(knob.object, _GRXFHINDIR, [])
+            size = _SIZE.unpack_from(request)[1]
+            request = _indirection(knob.object, _GRXFHINDIR, [0] * size)
+        except OSError:
+            return None
+        return ",".join(str(queue) for queue in struct.unpack_from(f"={size}I", request, _SIZE.size)) or None
+
+    def write(self, knob: Knob, value: str) -> None:
+        """Sets all slots."""
+        _indirection(knob.object, _SRXFHINDIR, [int(queue) for queue in value.split(",")])
+
+
+def _indirection(device: str, command: int, queues: list[int]) -> bytearray:
+    """SIOCETHTOOL with a struct ethtool_rxfh_indir (linux/ethtool.h); raises OSError."""
+    request = bytearray(_SIZE.pack(command, len(queues)) + struct.pack(f"={len(queues)}I", *queues))
+    where = ctypes.addressof(ctypes.c_char.from_buffer(request))
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as asker:
+        fcntl.ioctl(
+            asker, _SIOCETHTOOL, device.encode()[:15].ljust(16, b"\0") + where.to_bytes(8, sys.byteorder) + bytes(16)
+        )
+    return request
+
+
+class Rule:
+    """The knobs that are ntuple rules, named by their location."""
+
+    def read(self, knob: Knob) -> str | None:
+        """The rule there, "none" where a rule could be; None where the device takes none."""
+        held = rules(knob.object)
+        return None if held is None else held.get(int(knob.name), "none")
+
+    def write(self, knob: Knob, value: str) -> None:
+        """Makes or removes the rule."""
+        if value == "none":
+            _tell(str(knob), "-N", knob.object, "delete", knob.name)
+        else:
+            _tell(str(knob), "-N", knob.object, "flow-type", *value.split(), "loc", knob.name)

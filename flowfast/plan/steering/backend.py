@@ -1,0 +1,70 @@
+"""Which backend a device gets: the one that is configured, if it can; else the most exact of those that it can."""
+
+from collections.abc import Callable, Mapping
+
+from flowfast.model.machine import Machine, Nic
+from flowfast.model.reason import Reason, Severity
+from flowfast.model.steering import Backend, Side
+
+PROGRAM = {Side.WAN: "flowfast_wan1", Side.LAN: "flowfast_lan1"}
+"""Our programs (bpf/steer.bpf.c). The number counts up with each change of what they do."""
+OURS = "flowfast_"
+"""What the names of our programs begin with, in every version."""
+
+AUTO: Mapping[Side, tuple[Backend, ...]] = {
+    Side.WAN: (Backend.NTUPLE, Backend.XDP, Backend.RSS, Backend.RPS),
+    # XDP is not for the LAN by itself: packets of virtual devices may come with checksums that are not finished, which
+    # an XDP frame cannot say, so that they would arrive corrupt.
+    Side.LAN: (Backend.RSS, Backend.RPS),
+}
+
+
+def _ntuple(machine: Machine, nic: Nic) -> str | None:
+    if nic.rules is None:
+        return "its driver takes no ntuple rules (ethtool -K DEVICE ntuple on, if it has them at all)"
+    return "it has one receive queue" if len(nic.rx) < 2 else None
+
+
+def _rss(machine: Machine, nic: Nic) -> str | None:
+    if len(nic.rx) < 2:
+        return "it has one receive queue (ethtool -L DEVICE combined N, if it can have more)"
+    return "its driver has no indirection table" if nic.rss is None or not nic.rss.table else None
+
+
+def _rps(machine: Machine, nic: Nic) -> str | None:
+    return None if nic.rx else "it has no receive queue that RPS could be set on"
+
+
+def _xdp(machine: Machine, nic: Nic) -> str | None:
+    if not machine.xdp:
+        return "the steering program is not compiled here, or libbpf is missing (make setup-xdp)"
+    if nic.program is not None and not nic.program.startswith(OURS):
+        return f"another XDP program is on it already ({nic.program})"
+    return None if nic.native_xdp else f"its driver ({nic.driver or 'none'}) is not known to run XDP natively"
+
+
+_WHY_NOT: Mapping[Backend, Callable[[Machine, Nic], str | None]] = {
+    Backend.NTUPLE: _ntuple,
+    Backend.RSS: _rss,
+    Backend.RPS: _rps,
+    Backend.XDP: _xdp,
+}
+
+
+def why_not(backend: Backend, machine: Machine, nic: Nic) -> str | None:
+    """Why this device cannot have this backend; None if it can."""
+    return _WHY_NOT[backend](machine, nic)
+
+
+def choose(wanted: Backend | None, side: Side, machine: Machine, nic: Nic) -> Backend | Reason:
+    """The backend for a device, `wanted` (None: the best there is); or why there is none."""
+    if wanted is not None:
+        refused = why_not(wanted, machine, nic)
+        if refused is None:
+            return wanted
+        remedy = f"steering.{side}: auto takes what this device can"
+        return Reason("NO_BACKEND", nic.name, f"no steering by {wanted}: {refused}", remedy)
+    for backend in AUTO[side]:
+        if why_not(backend, machine, nic) is None:
+            return backend
+    return Reason("NO_BACKEND", nic.name, "nothing here can steer its packets", severity=Severity.WARNING)

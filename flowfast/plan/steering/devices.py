@@ -1,0 +1,177 @@
+"""One device's part of the plan: its knobs, its program's table, and the CPU that each SA's packets then get to."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from flowfast.model.cpu import cpu_list
+from flowfast.model.knob import Knob, KnobKind
+from flowfast.model.machine import Nic
+from flowfast.model.reason import Reason, Severity
+from flowfast.model.sa import SA
+from flowfast.model.steering import SLOTS, Backend, Side, Table
+from flowfast.plan.steering import rss
+from flowfast.plan.steering.backend import PROGRAM
+from flowfast.plan.steering.share import share_out
+
+
+@dataclass(slots=True)
+class Part:
+    """What one device contributes. `lands`: SPI -> (queue, CPU), where either is known."""
+
+    device: str
+    backend: Backend
+    knobs: dict[Knob, str] = field(default_factory=dict)
+    table: Table | None = None
+    lands: dict[int, tuple[int | None, int | None]] = field(default_factory=dict)
+    reasons: list[Reason] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Aim:
+    """What is to be reached: CPUs for flows, inbound SAs with their CPUs. `pin`: interrupts may be moved."""
+
+    side: Side
+    cpus: tuple[int, ...]
+    sas: tuple[tuple[SA, int], ...]
+    online: frozenset[int]
+    pin: bool
+
+
+def part(nic: Nic, backend: Backend, aim: Aim) -> Part:
+    """The plan for one device."""
+    made = Part(nic.name, backend)
+    by_hash = cpu_list(aim.cpus) if backend is Backend.RPS else ""
+    for queue in nic.rx:
+        made.knobs[_rps(nic, queue.number)] = by_hash
+    queues = _interrupts(nic, aim, made) if backend in (Backend.NTUPLE, Backend.RSS) else {}
+    _transmit(nic, aim, made)
+    match backend:
+        case Backend.XDP:
+            _xdp(nic, aim, made)
+        case Backend.RSS if aim.side is Side.WAN:
+            _rss(nic, aim, queues, made)
+        case Backend.NTUPLE:
+            _ntuple(nic, aim, queues, made)
+        case Backend.RPS if aim.side is Side.WAN:
+            _luck(aim, made)
+    return made
+
+
+def _rps(nic: Nic, queue: int) -> Knob:
+    return Knob(KnobKind.DEVICE, nic.name, f"queues/rx-{queue}/rps_cpus")
+
+
+def _interrupts(nic: Nic, aim: Aim, made: Part) -> dict[int, int]:
+    """Each queue's interrupt to one CPU; returns CPU -> the first queue that is its own."""
+    wanted = sorted({cpu for _, cpu in aim.sas}) if aim.side is Side.WAN and aim.sas else list(aim.cpus)
+    movable = [queue for queue in nic.rx if queue.irq is not None]
+    if aim.pin and movable and wanted:
+        chosen = share_out([queue.cpu for queue in movable], wanted)
+    else:
+        chosen = tuple(-1 if queue.cpu is None else queue.cpu for queue in movable)
+    queues: dict[int, int] = {}
+    for queue, cpu in zip(movable, chosen, strict=True):
+        queues.setdefault(cpu, queue.number)
+        if aim.pin and cpu >= 0:
+            made.knobs[Knob(KnobKind.IRQ, str(queue.irq), "smp_affinity_list")] = str(cpu)
+    return queues
+
+
+def _transmit(nic: Nic, aim: Aim, made: Part) -> None:
+    """XPS: a transmit queue for each CPU, shared evenly, so that a CPU's packets keep to one queue and their order."""
+    if len(nic.xps) < 2 or not aim.pin:
+        return
+    cpus = sorted(aim.online)
+    had = [next((n for n, mask in enumerate(nic.xps) if cpu in mask), None) for cpu in cpus]
+    chosen = share_out(had, range(len(nic.xps)))
+    for number in range(len(nic.xps)):
+        mine = cpu_list(cpu for cpu, queue in zip(cpus, chosen, strict=True) if queue == number)
+        made.knobs[Knob(KnobKind.DEVICE, nic.name, f"queues/tx-{number}/xps_cpus")] = mine
+
+
+def _xdp(nic: Nic, aim: Aim, made: Part) -> None:
+    made.knobs[Knob(KnobKind.XDP, nic.name, "program")] = PROGRAM[aim.side]
+    if aim.side is Side.LAN:
+        had = nic.spread or (None,) * SLOTS
+        spread: tuple[int | None, ...] = share_out(had, aim.cpus) if aim.cpus else (None,) * SLOTS
+        made.table = Table(nic.name, aim.cpus, spread=spread)
+        return
+    by_spi: dict[int, int] = {}
+    twice = set()
+    for sa, cpu in aim.sas:
+        if by_spi.setdefault(sa.spi, cpu) != cpu:
+            twice.add(sa.spi)
+    sas = {spi: cpu for spi, cpu in by_spi.items() if spi not in twice}
+    made.lands = {spi: (None, cpu) for spi, cpu in sas.items()}
+    made.table = Table(nic.name, tuple(sorted(set(sas.values()))), sas=sas)
+    for spi in sorted(twice):
+        sentence = "two of our addresses have an SA of this SPI, on different CPUs: its packets are not steered"
+        made.reasons.append(Reason("SPI_TWICE", f"0x{spi:08x}", sentence, "it lasts until one of them is rekeyed"))
+
+
+def _rss(nic: Nic, aim: Aim, queues: dict[int, int], made: Part) -> None:
+    assert nic.rss is not None  # noqa: S101 - what the backend was chosen for
+    blind = [sa for sa, _ in aim.sas if not rss.tells_apart(nic.rss, sa)]
+    if blind:
+        kind = rss.kind_of(blind[0])
+        sentence = f"it hashes {kind} by addresses alone, so all SAs of a peer are on one queue"
+        remedy = (
+            f"ethtool -N {nic.name} rx-flow-hash udp4 sdfn"
+            if kind.startswith("udp")
+            else "per_cpu_sas = encap (strongSwan) and rx-flow-hash udp4 sdfn; or steering.wan: xdp"
+        )
+        made.reasons.append(Reason("RSS_BLIND", nic.name, sentence, remedy))
+    found = rss.fit(nic.rss, aim.sas, queues)
+    made.knobs[Knob(KnobKind.RSS, nic.name, "indirection")] = ",".join(map(str, found.table))
+    cpu_of = {queue: cpu for cpu, queue in queues.items()}
+    for sa, _ in aim.sas:
+        hashed = rss.hash_of(nic.rss, sa)
+        queue = None if hashed is None else found.table[hashed % len(found.table)]
+        made.lands[sa.spi] = (queue, None if queue is None else cpu_of.get(queue))
+    for first, second in found.collisions:
+        sentence = f"the SAs {rss.spis([first, second])} share a slot of its indirection table, and so a CPU"
+        made.reasons.append(Reason("STEER_COLLISION", nic.name, sentence, "rekey one of them: its SPI is drawn anew"))
+
+
+def _ntuple(nic: Nic, aim: Aim, queues: dict[int, int], made: Part) -> None:
+    rules = dict(nic.rules or {})
+    at = {text: location for location, text in rules.items()}
+    free = (location for location in range(len(rules) + len(aim.sas)) if location not in rules)
+    for sa, cpu in aim.sas:
+        queue = queues.get(cpu)
+        if queue is None:
+            continue
+        text = rule(sa, queue)
+        location = at[text] if text in at else next(free)
+        made.knobs[Knob(KnobKind.NTUPLE, nic.name, str(location))] = text
+        made.lands[sa.spi] = (queue, cpu)
+
+
+def rule(sa: SA, queue: int) -> str:
+    """An ntuple rule in words: "esp4 dst-ip 192.0.2.1 spi 0x1001 action 2"."""
+    what = rss.kind_of(sa)
+    # ethtool matches no SPI inside UDP: with encapsulation it is the port that tells SAs apart.
+    ours = f"spi {sa.spi:#x}" if sa.encap is None else f"src-port {sa.encap.sport} dst-port {sa.encap.dport}"
+    return f"{what} dst-ip {sa.dst} {ours} action {queue}"
+
+
+def _luck(aim: Aim, made: Part) -> None:
+    count, cpus = len(aim.sas), len(aim.cpus)
+    if count < 2 or cpus < 2:
+        return
+    sentence = (
+        f"RPS puts each SA on one CPU, but by a hash that nobody can foresee: {count} SAs reach "
+        f"{rss.distinct(count, cpus):.1f} of {cpus} CPUs on average, and all of them with a chance of "
+        f"{rss.all_apart(count, cpus):.1%}"
+    )
+    made.reasons.append(
+        Reason("STEERED_BY_HASH", made.device, sentence, "steering.wan: xdp, or a NIC with ntuple rules", Severity.INFO)
+    )
+
+
+def placed(parts: Sequence[Part], spi: int) -> tuple[Part | None, int | None, int | None]:
+    """(part, queue, CPU) of an inbound SA: of the device that is certain of it, else of the first."""
+    for made in parts:
+        if spi in made.lands and made.lands[spi][1] is not None:
+            return made, *made.lands[spi]
+    return (parts[0], *parts[0].lands.get(spi, (None, None))) if parts else (None, None, None)
