@@ -43,6 +43,7 @@ from flowfast.plan.diff import flush_flows
 from flowfast.plan.health import health
 from flowfast.plan.planner import plan
 from flowfast.snapshot import History, look
+from flowfast.steering import Steersman
 
 log = logging.getLogger(__name__)
 
@@ -75,6 +76,7 @@ class Controller:
         self._snapshot: Snapshot | None = None
         self._failures = 0
         self._unflushed = False
+        self._steersman = Steersman()
 
     async def run(self) -> None:
         """Converges, then follows the kernel's events; returns only by cancellation."""
@@ -88,6 +90,8 @@ class Controller:
                     tasks.create_task(_follow(xfrm, self._xfrm))
                     for netns in self.config.underlay_netns:
                         tasks.create_task(self._underlay(netns))
+                    if self.config.steering.on:
+                        tasks.create_task(self._steersman.watch(self.kernel, self._interval))
                     await self._loop()
 
     async def _loop(self) -> None:
@@ -122,6 +126,10 @@ class Controller:
         match event:
             case SaDeleted() | SaExpired(hard=True):
                 self._books.ended(event.sa)
+                if event.sa.pcpu is not None and self.config.steering.on:
+                    self._wake.set()
+            case SaAdded() if event.sa.pcpu is not None and self.config.steering.on:
+                self._wake.set()
             case SaAdded() if event.sa.output_mark is not None or self._unconfined():
                 self._wake.set()  # the marks that tell peers apart may have changed (plan/peers.py)
             case Resync():
@@ -177,7 +185,7 @@ class Controller:
         netns = self.config.underlay_netns
         try:
             state = await observe(self.kernel, self.features, netns)
-            desired = plan(state, self.config)
+            desired = plan(state, self.config, self._steersman.refused)
             outcome = await converge(self.kernel, desired, state, netns)
             if self._unflushed:
                 self.kernel.nft.commit(flush_flows(desired.ruleset))
@@ -194,8 +202,13 @@ class Controller:
     async def _publish(self, desired: Desired, outcome: Outcome) -> None:
         totals = self._books.totals(path.tunnel for path in desired.paths)
         history = History(totals, self.reconciles, self._books.ends_missed)
-        looked = await look(self.kernel, outcome.state, desired, outcome.failures, history, full=True)
-        snapshot = await self._books.close(looked)
+        looked = await look(
+            self.kernel, outcome.state, desired, (*outcome.failures, *outcome.refused), history, full=True
+        )
+        snapshot, stale = self._steersman.judge(self._snapshot, await self._books.close(looked))
+        if stale:
+            log.info("flows may be on SAs of other CPUs: all flows off the flowtable, to be learnt anew")
+            self._flush()
         known: set[tuple[str, str]] = set()
         if self._snapshot is not None:
             slow = health(self._snapshot, snapshot)
@@ -216,12 +229,12 @@ class Controller:
             done,
             total=done.total + 1,
             failed=done.failed + (not outcome.held),
-            changes=done.changes + bool(outcome.steps),
+            changes=done.changes + bool(outcome.steps or outcome.turned),
             last_success=time.time() if outcome.held else done.last_success,
             last_seconds=seconds,
         )
-        for step in outcome.steps:
-            log.info("%s", step.what)
+        for done_now in (*(step.what for step in outcome.steps), *outcome.turned):
+            log.info("%s", done_now)
 
 
 async def _follow(events: AsyncIterator[Event], react: Callable[[Event], None]) -> None:

@@ -5,7 +5,7 @@ The protocols below are all that the rest of flowfast sees; `Kernel` holds one o
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -18,6 +18,7 @@ from flowfast.model.transaction import Command
 if TYPE_CHECKING:
     from flowfast.kernel.knobs import Knobs
     from flowfast.kernel.machine import Machines
+    from flowfast.kernel.witness import Witness
     from flowfast.kernel.xdp import Xdp
     from flowfast.kernel.xfrm import Xfrm
 
@@ -140,5 +141,7 @@ class Kernel:
     knobs: "Knobs"
     machine: "Machines"
     xdp: "Xdp"
+    witness: "Callable[[], AbstractContextManager[Witness]]"
+    """`with kernel.witness() as seen`: on which CPUs packets of each SA are processed while it lasts."""
     xfrm_in: "Callable[[str], AbstractAsyncContextManager[Xfrm]]"
     """`async with kernel.xfrm_in(netns) as xfrm`: SAs and policies of another network namespace, by name or path."""

@@ -11,6 +11,7 @@ from flowfast.kernel.machine import FakeMachine
 from flowfast.kernel.nft import FakeNft
 from flowfast.kernel.probe import FakeProbe
 from flowfast.kernel.system import FakeSystem
+from flowfast.kernel.witness import FakeWitness
 from flowfast.kernel.xdp import FakeXdp
 from flowfast.kernel.xfrm import Xfrm
 from flowfast.kernel.xfrm.fake import FakeXfrm
@@ -33,6 +34,7 @@ class FakeKernel(Kernel):
     knobs: FakeKnobs
     machine: FakeMachine
     xdp: FakeXdp
+    witness: FakeWitness
 
     def __init__(
         self,
@@ -46,6 +48,7 @@ class FakeKernel(Kernel):
         knobs: FakeKnobs | None = None,
         machine: FakeMachine | None = None,
         xdp: FakeXdp | None = None,
+        witness: FakeWitness | None = None,
         netns: Mapping[str, FakeXfrm] | None = None,
     ) -> None:
         super().__init__(
@@ -58,6 +61,7 @@ class FakeKernel(Kernel):
             knobs=knobs or FakeKnobs(),
             machine=machine or FakeMachine(),
             xdp=xdp or FakeXdp(),
+            witness=witness or FakeWitness(),
             xfrm_in=self._xfrm_in,
         )
         self.netns = dict(netns or {})

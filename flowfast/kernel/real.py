@@ -8,6 +8,7 @@ from flowfast.kernel.machine import RealMachine
 from flowfast.kernel.nft import RealNft
 from flowfast.kernel.probe import RealProbe
 from flowfast.kernel.system import RealSystem
+from flowfast.kernel.witness import witness
 from flowfast.kernel.xdp import RealXdp
 from flowfast.kernel.xfrm import AsyncXfrmSocket
 
@@ -28,5 +29,6 @@ def real_kernel() -> Kernel:
         knobs=RealKnobs(),
         machine=RealMachine(),
         xdp=RealXdp(),
+        witness=witness,
         xfrm_in=AsyncXfrmSocket,
     )

@@ -1,38 +1,35 @@
 """The witness: counts, while it looks, on which CPU the packets of each SA are really processed."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from struct import Struct
-from typing import NamedTuple
+from typing import Protocol
 
 from flowfast.kernel import libbpf
 from flowfast.model.sa import Direction
+from flowfast.model.steering import Sighted, Sightings
 
 _SEEN = Struct("!I4x4x")  # struct seen of bpf/witness.bpf.c; only the SPI is in network order
 _REST = Struct("=4xII")
 _COUNT = Struct("=Q")
 
 
-class Sighted(NamedTuple):
-    """An SA's direction and SPI."""
-
-    direction: Direction
-    spi: int
-
-
-Sightings = Mapping[Sighted, Mapping[int, int]]
-"""By SA and CPU: packets."""
-
-
-class Witness:
+class Witness(Protocol):
     """One that looks."""
+
+    def sightings(self) -> Sightings:
+        """Packets by SA and CPU since it began to look; of all network namespaces."""
+
+
+class RealWitness:
+    """Our tracing programs (bpf/witness.bpf.c)."""
 
     def __init__(self, held: libbpf.Loaded) -> None:
         self._seen = held.map("seen")
 
     def sightings(self) -> Sightings:
-        """Packets by SA and CPU since it began to look; of all network namespaces."""
-        found: dict[Sighted, dict[int, int]] = {}
+        """Asks the map."""
+        found: dict[tuple[Direction, int], dict[int, int]] = {}
         for key in self._seen.keys(_REST.size):
             value = self._seen.get(key, _COUNT.size)
             outbound, cpu = _REST.unpack(key)
@@ -51,4 +48,19 @@ def witness() -> Iterator[Witness]:
     with libbpf.loaded("witness") as held:
         for name in ("inbound", "outbound"):
             held.attach(name)
-        yield Witness(held)
+        yield RealWitness(held)
+
+
+class FakeWitness:
+    """One that saw what a test has it see: `with kernel.witness() as seen`."""
+
+    def __init__(self, seen: Sightings | None = None) -> None:
+        self.seen: Sightings = seen or {}
+
+    @contextmanager
+    def __call__(self) -> Iterator[Witness]:
+        yield self
+
+    def sightings(self) -> Sightings:
+        """As it was made."""
+        return self.seen

@@ -9,6 +9,7 @@ from flowfast.model.desired import Desired
 from flowfast.model.reason import Reason
 from flowfast.model.sa import Direction
 from flowfast.model.state import CounterValue, Flow, RouterState
+from flowfast.model.steering import Owner, Share
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +65,10 @@ class Snapshot:
     reconciles: Reconciles = field(default_factory=Reconciles)
     comparison: Comparison | None = None
     """What the last `flowfast compare` found."""
+    elsewhere: Mapping[Owner, Share] = field(default_factory=dict)
+    """By SA of a CPU: packets that another CPU processed, while the witness looked. Empty where none looked."""
+    fallback: Mapping[tuple[str, Direction], Share] = field(default_factory=dict)
+    """By tunnel name and direction: packets on the fallback SAs since the last snapshot; of tunnels with SAs by CPU."""
 
     @property
     def reasons(self) -> tuple[Reason, ...]:

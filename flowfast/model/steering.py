@@ -36,6 +36,37 @@ class SaId(NamedTuple):
     sub_id: int = 0
 
 
+class Sighted(NamedTuple):
+    """An SA by direction and SPI, as the kernel's own functions know it."""
+
+    direction: Direction
+    spi: int
+
+
+Sightings = Mapping[tuple[Direction, int], Mapping[int, int]]
+"""By SA (Sighted) and CPU: packets that were really processed there, while somebody looked."""
+
+
+class Share(NamedTuple):
+    """So many packets of so many."""
+
+    some: int
+    all: int
+
+    @property
+    def ratio(self) -> float | None:
+        """0 to 1; None of nothing."""
+        return self.some / self.all if self.all else None
+
+
+class Owner(NamedTuple):
+    """A tunnel's SAs of one direction and CPU: what outlives rekeys."""
+
+    tunnel: str
+    direction: Direction
+    pcpu: int
+
+
 @dataclass(frozen=True, slots=True)
 class Placement:
     """Where an SA's packets go. `pcpu` None: the fallback SA. `cpu` None: where a hash, or the sender, has it."""

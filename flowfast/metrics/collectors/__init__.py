@@ -10,6 +10,7 @@ from flowfast.metrics.collectors import (
     lifetimes,
     reasons,
     reconcile,
+    steering,
     tunnels,
     xfrm,
 )
@@ -32,4 +33,5 @@ def collectors(*, per_sa: bool = False, sa_limit: int = LIMIT) -> Mapping[str, C
         "xfrm": xfrm.collect,
         "reconcile": reconcile.collect,
         "comparison": comparison.collect,
+        "steering": steering.collect,
     }

@@ -1,0 +1,135 @@
+"""What became of the plan: packets of each SA that another CPU processed, and what the fallback SAs carried. Pure."""
+
+from collections.abc import Mapping
+
+from flowfast.model.reason import Reason
+from flowfast.model.sa import Direction
+from flowfast.model.snapshot import Snapshot
+from flowfast.model.steering import Owner, Share, Sightings, Steering
+from flowfast.model.tunnel import Topology, Tunnel
+
+ENOUGH = 1000
+"""Packets below which a share says nothing."""
+MOST = 0.01
+"""Share of packets on another CPU, or on the fallback SA, that wants an explanation."""
+ROUNDS = 3
+"""For so many looks a CPU's packets go out on the fallback SA before it counts as refused."""
+
+
+def elsewhere(steering: Steering, seen: Sightings) -> dict[Owner, Share]:
+    """For each SA by CPU that was seen to work: packets that another CPU than its own processed."""
+    found: dict[Owner, Share] = {}
+    for place in steering.placements:
+        by_cpu = seen.get((place.sa.direction, place.sa.spi))
+        if place.pcpu is None or not by_cpu:
+            continue
+        total = sum(by_cpu.values())
+        owner = Owner(place.sa.tunnel, place.sa.direction, place.pcpu)
+        had = found.get(owner, Share(0, 0))
+        found[owner] = Share(had.some + total - by_cpu.get(place.pcpu, 0), had.all + total)
+    return found
+
+
+def misplaced(shares: Mapping[Owner, Share]) -> list[Reason]:
+    """A Reason for each SA of which another CPU processed more than a hundredth."""
+    reasons = []
+    for owner, share in sorted(shares.items()):
+        if share.all < ENOUGH // 10 or (share.ratio or 0) <= MOST:
+            continue
+        way = "in" if owner.direction is Direction.IN else "out"
+        sentence = f"{share.ratio:.0%} of what went {way} on the SA of CPU {owner.pcpu} was processed by another CPU"
+        remedy = (
+            "flowfast show steering says by which; steering.wan: xdp is exact"
+            if way == "in"
+            else ("a flow was offloaded on another CPU, or the LAN's queues were moved: flowfast plan")
+        )
+        reasons.append(Reason("STEERED_ELSEWHERE", f"{owner.tunnel} cpu {owner.pcpu} {way}", sentence, remedy))
+    return reasons
+
+
+def fallback(before: Snapshot, now: Snapshot) -> dict[tuple[str, Direction], Share]:
+    """Packets on the fallback SAs between two snapshots, of each tunnel that has SAs by CPU."""
+    had = {sa.key: sa.counters.packets for each in _tunnels(before) for sa in (*each.inbound, *each.outbound)}
+    found = {}
+    for tunnel in _tunnels(now):
+        for direction, sas in ((Direction.IN, tunnel.inbound), (Direction.OUT, tunnel.outbound)):
+            if any(sa.pcpu is not None for sa in sas):
+                grown = {sa: max(sa.counters.packets - had.get(sa.key, 0), 0) for sa in sas}
+                some = sum(packets for sa, packets in grown.items() if sa.pcpu is None)
+                found[tunnel.name, direction] = Share(some, sum(grown.values()))
+    return found
+
+
+def on_fallback(shares: Mapping[tuple[str, Direction], Share]) -> list[Reason]:
+    """A Reason for each tunnel whose fallback SA carries more than a hundredth."""
+    reasons = []
+    for (tunnel, direction), share in sorted(shares.items()):
+        if share.all >= ENOUGH and (share.ratio or 0) > MOST:
+            sentence = f"{share.ratio:.0%} of what went {direction} was on the fallback SA, which all CPUs share"
+            remedy = (
+                "does every CPU of `flowfast plan` have an SA (flowfast show sa)? the peer may allow fewer"
+                if direction is Direction.OUT
+                else "look at the peer: its flows are not on CPUs with an SA of their own"
+            )
+            reasons.append(Reason("FALLBACK_SA", f"{tunnel} {direction}", sentence, remedy))
+    return reasons
+
+
+def _tunnels(snapshot: Snapshot) -> list[Tunnel]:
+    return [path.tunnel for path in snapshot.desired.paths]
+
+
+def covered(snapshot: Snapshot) -> frozenset[tuple[str, int]]:
+    """Tunnels and CPUs with an outbound SA of that CPU; only of tunnels whose flows keep the SA that they began on."""
+    return frozenset(
+        (tunnel.name, sa.pcpu)
+        for tunnel in _tunnels(snapshot)
+        if tunnel.topology is Topology.POLICY
+        for sa in tunnel.outbound
+        if sa.pcpu is not None
+    )
+
+
+def frozen(before: Snapshot, now: Snapshot) -> bool:
+    """Whether flows on the flowtable may be on the wrong SA, so that they must be taken off and learnt anew.
+
+    A policy-based flow keeps the SA that it began on (the bundle is cached in the flow entry): the fallback SA, if that
+    of its CPU came later; another CPU's, if it has been moved since. A rekey is neither: the kernel sees to that.
+    """
+    if covered(now) - covered(before):
+        return True
+    old, new = before.desired.steering, now.desired.steering
+    if old is None or new is None or not covered(now):
+        return False
+    return (old.cpus, old.backends, [table.spread for table in old.tables]) != (
+        new.cpus,
+        new.backends,
+        [table.spread for table in new.tables],
+    )
+
+
+class Patience:
+    """CPUs that asked for an SA and never got one: the peer allows fewer SAs than there are CPUs."""
+
+    def __init__(self) -> None:
+        self._rounds: dict[int, int] = {}
+
+    def look(self, before: Snapshot, now: Snapshot) -> frozenset[int]:
+        """The CPUs that are refused by now. Only traffic on the fallback SA says that a CPU has asked."""
+        have = {cpu for _, cpu in _with_sa(now)}
+        if not have:
+            self._rounds.clear()  # the tunnel is down: everything may be different when it is back
+            return frozenset()
+        out = [share for (_, direction), share in fallback(before, now).items() if direction is Direction.OUT]
+        asked = sum(share.some for share in out) >= ENOUGH // 10
+        wanted = now.desired.steering.cpus if now.desired.steering is not None else ()
+        for cpu in wanted:
+            if cpu in have:
+                self._rounds.pop(cpu, None)
+            elif asked:
+                self._rounds[cpu] = self._rounds.get(cpu, 0) + 1
+        return frozenset(cpu for cpu, rounds in self._rounds.items() if rounds >= ROUNDS)
+
+
+def _with_sa(snapshot: Snapshot) -> set[tuple[str, int]]:
+    return {(t.name, sa.pcpu) for t in _tunnels(snapshot) for sa in t.outbound if sa.pcpu is not None}
