@@ -12,6 +12,7 @@ from flowfast.model.reason import Reason, Severity
 from flowfast.model.sa import SA, Counters, Direction, Lifetime, Mode, Offload, Replay, Selector
 from flowfast.model.snapshot import Reconciles, Snapshot, Traffic
 from flowfast.model.state import CounterValue, Feature, Flow, RouterState
+from flowfast.model.steering import Owner, Share, Steering
 from flowfast.model.tunnel import Path, Selectors, Topology, Tunnel, TunnelKey, TunnelPath, identifier
 
 US, PEER = "192.0.2.1", "192.0.2.2"
@@ -132,8 +133,14 @@ def fixed() -> Snapshot:
     held = Reason("NOT_HELD", "wan@7", "the kernel does not hold it", severity=Severity.ERROR)
     now = Snapshot(
         state=state,
-        desired=Desired(paths=paths, reasons=(NO, NO)),
+        desired=Desired(paths=paths, reasons=(NO, NO), steering=Steering((0, 1))),
         failures=(held,),
+        elsewhere={
+            Owner("berlin", Direction.IN, 0): Share(5, 2000),
+            Owner("berlin", Direction.IN, 1): Share(0, 0),
+            Owner("berlin", Direction.OUT, 1): Share(0, 40),
+        },
+        fallback={("berlin", Direction.OUT): Share(3, 600), ("berlin", Direction.IN): Share(0, 0)},
         full_path={
             "out_berlin": CounterValue(4, 4_000),
             "in_berlin": CounterValue(9, 9_000),
