@@ -14,6 +14,8 @@ command -v apt-get >/dev/null || die "this is not a Debian system (no apt-get): 
 packages="python3 python3-venv python3-nftables"
 [ "$what" = lab ] && packages="$packages mmdebstrap debian-archive-keyring qemu-system-x86 busybox-static cpio e2fsprogs kmod xz-utils zstd"
 case $what in lab | xdp) packages="$packages clang libbpf-dev libbpf1" ;; esac
+# What the tests look at pages with, and make certificates with.
+[ "$what" = lab ] && packages="$packages chromium openssl"
 missing=""
 for package in $packages; do
     dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null | grep -qx installed || missing="$missing $package"
@@ -31,6 +33,17 @@ if [ -n "$missing" ]; then
       $as_root env DEBIAN_FRONTEND=noninteractive apt-get -qq -y --no-install-recommends install $missing
     } >"$log" 2>&1 </dev/null || { tail -n 20 "$log" >&2; die "apt-get could not install:$missing"; }
     rm -f "$log"
+fi
+
+# Prometheus and promtool, for the tests: unpacked and not installed, because the package starts a server on this machine.
+tools=${FLOWFAST_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/flowfast}/tools
+if [ "$what" = lab ] && ! command -v promtool >/dev/null && ! [ -x "$tools/usr/bin/promtool" ]; then
+    echo "setup: unpacking prometheus into $tools"
+    mkdir -p "$tools"
+    fetched=$(mktemp -d)
+    (cd "$fetched" && apt-get -qq download prometheus && dpkg-deb -x prometheus_*.deb "$tools") >"$fetched/log" 2>&1 ||
+        { tail -n 5 "$fetched/log" >&2; die "Debian's package prometheus could not be fetched"; }
+    rm -rf "$fetched"
 fi
 
 # Debian's own python: the only one that sees Debian's python3-nftables.

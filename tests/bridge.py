@@ -47,7 +47,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers", "guest(images=[...], nics=0, cpus=1, icount=False, memory=2048): the machine that a test runs on"
     )
-    config.addinivalue_line("markers", "long: not among what `make test` runs, but in `make test-long`")
+    config.addinivalue_line("markers", "long(seconds=60): not among what `make test` runs, but in `make test-long`")
     if IN_GUEST:
         config.pluginmanager.register(_Reporter(config))
 
@@ -180,6 +180,16 @@ def pytest_collection_modifyitems(session: pytest.Session, config: pytest.Config
     items[:] = others + [item for kind in order for item in guests[kind]]
 
 
+BOOT = 120
+"""Seconds for everything but the tests."""
+
+
+def _seconds(item: GuestItem) -> int:
+    """What a test adds to its guest's time: the guest is killed only when all are far beyond what they take."""
+    mark = item.get_closest_marker("long")
+    return int(mark.kwargs.get("seconds", 60)) if mark else 60
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtestloop(session: pytest.Session) -> None:
     """After the last word on which tests are wanted (-k, --lf): one guest for each kind of machine."""
@@ -191,7 +201,7 @@ def pytest_runtestloop(session: pytest.Session) -> None:
         return
     waiting: queue.SimpleQueue[Guest] = queue.SimpleQueue()
     for kind, those in wanted.items():
-        guest = Guest(kind, [item.guest_nodeid for item in those], timeout=120 + 60 * len(those))
+        guest = Guest(kind, [item.guest_nodeid for item in those], timeout=BOOT + sum(map(_seconds, those)))
         for item in those:
             item.guest = guest
         waiting.put(guest)
@@ -257,9 +267,9 @@ def _once_more(failed: list[Failed], config: pytest.Config) -> None:
     guests: dict[Kind, Guest] = {}
     if len(failed) <= MOST:
         for item, _ in failed:
-            guest = guests.setdefault(item.kind, Guest(item.kind, [], timeout=120))
+            guest = guests.setdefault(item.kind, Guest(item.kind, [], timeout=BOOT))
             guest.nodeids.append(item.guest_nodeid)
-            guest.timeout += 60
+            guest.timeout += _seconds(item)
             item.guest = guest
     for guest in guests.values():
         guest.run()

@@ -36,7 +36,8 @@ async def _run(loaded: LoadedConfig) -> None:
     config = loaded.config
     features = await kernel.probe.features()
     with contextlib.ExitStack() as stack:
-        exporter = Exporter(config.exporter.listen, per_sa=config.exporter.per_sa)
+        settings = config.exporter
+        exporter = Exporter(settings.listen, tls=settings.tls, per_sa=settings.per_sa, sa_limit=settings.sa_limit)
         if config.exporter.enabled:
             exporter.start()
             stack.callback(exporter.stop)

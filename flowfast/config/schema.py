@@ -11,6 +11,7 @@ from typing import Annotated
 from pydantic import Field, PlainValidator, WithJsonSchema
 from pydantic import model_validator as validator
 
+from flowfast.config.exporter import Exporter
 from flowfast.config.offload import Exclude, Mode, Offload, Protocol
 from flowfast.config.parameters import UseList
 from flowfast.config.problem import Fault, Faulty
@@ -18,12 +19,13 @@ from flowfast.config.section import SOME, Section
 from flowfast.config.selectors import DeviceSelector, same
 from flowfast.config.steering import Steering
 from flowfast.config.tunnels import Tunnel, Tunnels
-from flowfast.config.values import DISTINCT, Listen, NetnsName, Truth, choice, endpoint, listed, whole
+from flowfast.config.values import DISTINCT, NetnsName, Truth, choice, listed, whole
 
 __all__ = [
     "Accounting",
     "Config",
     "Exclude",
+    "Exporter",
     "Mode",
     "Offload",
     "Protocol",
@@ -85,18 +87,6 @@ class Defaults(Section):
     """What holds for every tunnel that does not say otherwise, also for those that are not named here."""
 
     offload: Annotated[Truth, Field(description="Whether the flows of a tunnel go on the flowtable.")] = True
-
-
-class Exporter(Section):
-    """The Prometheus exporter."""
-
-    enabled: Annotated[Truth, Field(description="Whether `flowfast run` serves metrics.")] = True
-    listen: Annotated[
-        Listen, Field(description='Address and port to serve /metrics on; an IPv6 address in brackets ("[::1]:9833").')
-    ] = endpoint("127.0.0.1:9833")
-    per_sa: Annotated[
-        Truth, Field(description="Whether to export series for each SA, not only for each tunnel. Many, at many SAs.")
-    ] = False
 
 
 class Loop(Section):

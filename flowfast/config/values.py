@@ -116,6 +116,14 @@ def netns_name(value: object) -> str:
     return name
 
 
+def file_path(value: object) -> str:
+    """A file by its whole path: a service has no folder that its paths could start from."""
+    text = words(value, "the path of a file")
+    if not text.startswith("/") or "\0" in text:
+        raise faulty(f"{quoted(text)} is not the whole path of a file", "begin with /, as in /etc/flowfast/tls.pem")
+    return text
+
+
 def address(value: object) -> IPv4Address | IPv6Address:
     """An IPv4 or IPv6 address without prefix length or zone."""
     if isinstance(value, IPv4Address | IPv6Address):
@@ -240,6 +248,7 @@ Truth = Annotated[bool, PlainValidator(truth), WithJsonSchema({"type": "boolean"
 DeviceName = Annotated[str, PlainValidator(device_name), WithJsonSchema({**DEVICE_TEXT, "maxLength": 15})]
 TunnelName = Annotated[str, PlainValidator(tunnel_name), _text(pattern=f"^{_NAME.pattern}$")]
 NetnsName = Annotated[str, PlainValidator(netns_name), _text(pattern="^[^/]+$")]
+FilePath = Annotated[str, PlainValidator(file_path), _text(pattern="^/")]
 Address = Annotated[IPv4Address | IPv6Address, PlainValidator(address), _text()]
 Prefix = Annotated[IPv4Network | IPv6Network, PlainValidator(prefix), _text()]
 Listen = Annotated[Endpoint, PlainValidator(endpoint), PlainSerializer(Endpoint.__str__), _text(pattern="^.+:[0-9]+$")]

@@ -1,40 +1,31 @@
-"""The exporter: serves the last published snapshot over HTTP. No scrape asks the kernel anything.
+"""The exporter: serves the last published snapshot over HTTP, as metrics and as a page. No scrape asks the kernel.
 
-The server is the standard library's, as in prometheus_client, whose own would look up the name of the address it
-listens on: on a router without DNS that takes seconds. Answers are always text format 0.0.4, which every Prometheus
-takes; OpenMetrics would cost several times the time, and say nothing more here.
+Answers are always text format 0.0.4, which every Prometheus takes; OpenMetrics would cost several times the time, and
+say nothing more here.
 """
 
-import errno
-import gzip
 import logging
-import os
-import socket
 import threading
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
-from functools import cached_property
-from socketserver import TCPServer, ThreadingMixIn
 from typing import Any
-from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
+from flowfast.config.exporter import Tls
 from flowfast.config.problem import Faulty
 from flowfast.config.values import Endpoint, endpoint
 from flowfast.metrics.collectors import build, collectors
 from flowfast.metrics.collectors.sas import LIMIT
-from flowfast.metrics.registry import Registry
-from flowfast.metrics.text import CONTENT_TYPE, render
+from flowfast.metrics.history import History
+from flowfast.metrics.page.status import headers, status_page
+from flowfast.metrics.registry import PATIENCE, Page, Registry
+from flowfast.metrics.server import Certificates, Server
+from flowfast.metrics.text import CONTENT_TYPE
 from flowfast.model.errors import UsageError
 from flowfast.model.snapshot import Snapshot
 
 log = logging.getLogger(__name__)
 
-_WELCOME = b'<!doctype html><title>flowfast</title><p><a href="/metrics">metrics</a> of this router\n'
-_REMEDIES = {
-    errno.EADDRINUSE: "stop the program that listens there, or choose another port under exporter.listen",
-    errno.EADDRNOTAVAIL: "choose an address of this router under exporter.listen",
-    errno.EACCES: "choose a port above 1023 under exporter.listen, or run as root",
-}
+Answer = tuple[str, list[tuple[str, str]], bytes]
+"""Status, headers, body."""
 
 
 class Exporter:
@@ -43,35 +34,34 @@ class Exporter:
     `publish` may be called from another thread than the one that serves; a scrape sees one snapshot or the next.
     """
 
-    def __init__(self, listen: str | Endpoint, *, per_sa: bool = False, sa_limit: int = LIMIT) -> None:
+    def __init__(
+        self, listen: str | Endpoint, *, tls: Tls | None = None, per_sa: bool = False, sa_limit: int = LIMIT
+    ) -> None:
         try:
             self.endpoint = endpoint(listen)
         except Faulty as error:
             raise UsageError(f"exporter.listen: {error}") from None
+        self.history = History()
         self._registry = Registry(collectors(per_sa=per_sa, sa_limit=sa_limit), {"build": build.collect})
+        self._tls = tls
         self._snapshot: Snapshot | None = None
-        self._page: _Page | None = None
-        self._rendering = threading.Lock()
-        self._server: _Server | None = None
+        self._server: Server | None = None
         self._thread: threading.Thread | None = None
 
     def publish(self, snapshot: Snapshot) -> None:
         """From now on scrapes see this snapshot. Waits for no scrape."""
+        self.history.update(snapshot)
         self._snapshot = snapshot
 
     def start(self) -> None:
-        """Listens, and serves in threads of its own. Raises UsageError where it cannot listen."""
-        try:
-            self._server = _Server(self.endpoint)
-        except OSError as error:
-            why = os.strerror(error.errno) if error.errno else str(error)
-            remedy = _REMEDIES.get(error.errno or 0, "choose another address under exporter.listen")
-            raise UsageError(f"exporter.listen: cannot listen on {self.endpoint}: {why} ({remedy})") from None
+        """Listens, and serves in threads of its own. Raises UsageError where it cannot, or for a bad certificate."""
+        certificates = Certificates(self._tls) if self._tls is not None else None
+        self._server = Server(self.endpoint, certificates)
         self.endpoint = self.endpoint._replace(port=self._server.server_port)
-        self._server.set_app(self._answer)
+        self._server.set_app(self._respond)
         self._thread = threading.Thread(target=self._server.serve_forever, name="exporter", daemon=True)
         self._thread.start()
-        log.info("metrics on http://%s/metrics", self.endpoint)
+        log.info("metrics on %s://%s/metrics", "http" if certificates is None else "https", self.endpoint)
 
     def stop(self) -> None:
         """Closes the socket; scrapes that are being answered end by themselves. Without a start it does nothing."""
@@ -83,66 +73,39 @@ class Exporter:
 
     def render(self) -> bytes:
         """What a scrape gets now, uncompressed."""
-        return self._rendered().text
+        return self._page(PATIENCE).text
 
-    def _rendered(self) -> "_Page":
-        with self._rendering:  # one rendering serves all that scrape the same snapshot
-            snapshot = self._snapshot
-            if self._page is None or self._page.snapshot is not snapshot:
-                self._page = _Page(snapshot, render(self._registry.collect(snapshot)))
-            return self._page
+    def _page(self, patience: float) -> Page:
+        return self._registry.page(self._snapshot, patience)
 
-    def _answer(self, request: Mapping[str, Any], start: Callable[..., object]) -> Iterable[bytes]:
-        path, method = request["PATH_INFO"], request["REQUEST_METHOD"]
-        if method not in ("GET", "HEAD"):
-            start("405 Method Not Allowed", [("Allow", "GET, HEAD"), ("Content-Length", "0")])
-            return []
-        if path not in ("/", "/metrics"):
-            start("404 Not Found", [("Content-Type", "text/plain"), ("Content-Length", "0")])
-            return []
-        headers = [("Content-Type", CONTENT_TYPE if path == "/metrics" else "text/html; charset=utf-8")]
-        body = _WELCOME
+    def _respond(self, request: Mapping[str, Any], start: Callable[..., object]) -> Iterable[bytes]:
+        status, more, body = self._answer(request)
+        start(status, [*more, ("Content-Length", str(len(body)))])
+        return [body] if request["REQUEST_METHOD"] == "GET" else []
+
+    def _answer(self, request: Mapping[str, Any]) -> Answer:
+        path = request["PATH_INFO"]
+        if request["REQUEST_METHOD"] not in ("GET", "HEAD"):
+            return "405 Method Not Allowed", [("Allow", "GET, HEAD")], b""
         if path == "/metrics":
-            page = self._rendered()
-            body = page.text
-            if "gzip" in request.get("HTTP_ACCEPT_ENCODING", ""):
-                headers.append(("Content-Encoding", "gzip"))
-                body = page.gzipped
-        start("200 OK", [*headers, ("Content-Length", str(len(body)))])
-        return [body] if method == "GET" else []
+            return self._metrics(request)
+        if path == "/":
+            page = status_page(self._snapshot, self.history, request.get("QUERY_STRING", ""))
+            return "200 OK", [("Content-Type", "text/html; charset=utf-8"), *headers()], page
+        return "404 Not Found", [("Content-Type", "text/plain")], b""
+
+    def _metrics(self, request: Mapping[str, Any]) -> Answer:
+        page = self._page(_patience(request.get("HTTP_X_PROMETHEUS_SCRAPE_TIMEOUT_SECONDS", "")))
+        kind = ("Content-Type", CONTENT_TYPE)
+        if "gzip" in request.get("HTTP_ACCEPT_ENCODING", ""):
+            return "200 OK", [kind, ("Content-Encoding", "gzip")], page.gzipped
+        return "200 OK", [kind], page.text
 
 
-@dataclass(frozen=True)
-class _Page:
-    """A rendered snapshot."""
-
-    snapshot: Snapshot | None
-    text: bytes
-
-    @cached_property
-    def gzipped(self) -> bytes:
-        return gzip.compress(self.text, 1)  # the fastest level already makes a tenth of it
-
-
-class _Handler(WSGIRequestHandler):
-    timeout = 30  # seconds; a client that says nothing must not hold a thread for ever
-
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the name is the base class's
-        log.debug(format, *args)
-
-
-class _Server(ThreadingMixIn, WSGIServer):
-    daemon_threads = True
-
-    def __init__(self, at: Endpoint) -> None:
-        self.address_family = socket.AF_INET6 if at.address.version == 6 else socket.AF_INET
-        super().__init__((str(at.address), at.port), _Handler)
-
-    def server_bind(self) -> None:
-        """As HTTPServer does it, but without looking up a name."""
-        TCPServer.server_bind(self)
-        self.server_name, self.server_port = self.socket.getsockname()[:2]
-        self.setup_environ()
-
-    def handle_error(self, request: object, client_address: object) -> None:
-        log.debug("request of %s failed", client_address, exc_info=True)
+def _patience(timeout: str) -> float:
+    """Half of what Prometheus says it will wait, if that is less than ours."""
+    try:
+        said = float(timeout)
+    except ValueError:
+        return PATIENCE
+    return min(PATIENCE, said / 2) if said > 0 else PATIENCE

@@ -170,12 +170,12 @@ def test_bytes_and_packets_are_exact_over_rekeys(site: Site) -> None:
     rekeyed(site, 40)
 
 
-@pytest.mark.long
+@pytest.mark.long(seconds=900)
 def test_bytes_and_packets_are_exact_over_a_thousand_rekeys(site: Site) -> None:
     rekeyed(site, 1000)
 
 
-@pytest.mark.long
+@pytest.mark.long(seconds=300)
 def test_bytes_are_exact_over_a_crash_and_a_restart(site: Site) -> None:
     before = site.carried()
     with Watch(site.router) as watch, site.flow() as echoing, site.one_way() as one_way:

@@ -64,8 +64,25 @@ def test_the_least_that_works_has_safe_defaults() -> None:
     config = parse(DEVICES, "c.yaml").config
     assert (config.version, config.offload.mode, config.accounting) == (1, Mode.GUARDED, Accounting.SA)
     assert (str(config.exporter.listen), config.exporter.per_sa) == ("127.0.0.1:9833", False)
+    assert (config.exporter.tls, config.exporter.sa_limit) == (None, 1000)
     assert config.offloads(None)
     assert config.tunnels == {}
+
+
+@pytest.mark.parametrize(
+    ("more", "version", "required"),
+    [
+        ("", "1.2", False),
+        (", client_cafile: /ca.pem, min_version: 1.3", "1.3", True),
+        (", client_cafile: /ca.pem, client_auth_required: false, min_version: '1.2'", "1.2", False),
+    ],
+)
+def test_tls_of_the_exporter(more: str, version: str, required: bool) -> None:
+    tls = parse(
+        DEVICES + f"exporter: {{tls: {{certfile: /c.pem, keyfile: /k.pem{more}}}}}", "c.yaml"
+    ).config.exporter.tls
+    assert tls is not None
+    assert (tls.certfile, tls.min_version, tls.requires_clients) == ("/c.pem", version, required)
 
 
 def test_what_is_offloaded_may_be_narrowed_down() -> None:

@@ -227,6 +227,15 @@ def test_mistakes_about_a_tunnel(tunnel: str, line: str) -> None:
          '(write "[::1]:9833")'),
         ("exporter: {listen: '127.0.0.1:70000'}", 'c.yaml:2:20: exporter.listen: "127.0.0.1:70000" is not an address '
          'and port (the port is a number from 1 to 65535, as in "127.0.0.1:9833")'),
+        ("exporter: {sa_limit: 0}",
+         "c.yaml:2:22: exporter.sa_limit: 0 is out of range, expected a number of SAs from 1 to 100000"),
+        ("exporter: {tls: {certfile: cert.pem, keyfile: /k.pem}}", 'c.yaml:2:28: exporter.tls.certfile: "cert.pem" is '
+         "not the whole path of a file (begin with /, as in /etc/flowfast/tls.pem)"),
+        ("exporter: {tls: {certfile: /c.pem, keyfile: /k.pem, min_version: 1.1}}",
+         'c.yaml:2:66: exporter.tls.min_version: "1.1" is not a version of TLS (one of 1.2, 1.3)'),
+        ("exporter: {tls: {certfile: /c.pem, keyfile: /k.pem, client_auth_required: true}}",
+         "c.yaml:2:12: exporter.tls.client_cafile: missing, with client_auth_required (name the CA that signs your "
+         "scrapers' certificates: any public one would let everybody in)"),
         ("loop: {debounce_ms: 1:30}", 'c.yaml:2:21: loop.debounce_ms: expected a number of milliseconds, found "1:30" '
          "(write it in plain decimal digits, or as 0x2a)"),
         ("loop: {debounce_ms: 200}",

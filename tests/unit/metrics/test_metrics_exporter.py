@@ -10,14 +10,13 @@ from dataclasses import replace
 from ipaddress import IPv4Address, IPv6Address
 
 import pytest
-from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
 from flowfast.config.values import Endpoint
 from flowfast.metrics.exporter import Exporter
 from flowfast.model.errors import UsageError
 from flowfast.model.sa import Direction
-from flowfast.model.snapshot import ByPath, Reconciles, Snapshot
+from flowfast.model.snapshot import ByPath, Reconciles
 from tests.unit.metrics.world import fixed, snapshot, tunnel
 from tests.unit.pace import growth
 
@@ -160,27 +159,6 @@ def test_start_again_after_stop() -> None:
         get(exporter)
 
 
-def test_one_rendering_serves_all_scrapes_of_a_snapshot(exporter: Exporter, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also those that come while it is being rendered."""
-    collected: list[Snapshot | None] = []
-    collect = exporter._registry.collect
-
-    def counted(now: Snapshot | None) -> list[Metric]:
-        collected.append(now)
-        time.sleep(0.2)
-        return collect(now)
-
-    monkeypatch.setattr(exporter._registry, "collect", counted)
-    exporter.publish(fixed())
-    threads = [threading.Thread(target=get, args=(exporter,)) for _ in range(3)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    get(exporter)
-    assert len(collected) == 1
-
-
 def test_publishing_while_scraping_serves_one_snapshot_or_the_next(exporter: Exporter) -> None:
     """Two numbers of one snapshot always agree, time goes forwards, and no scrape fails."""
     exporter.publish(replace(fixed(), reconciles=Reconciles()))
@@ -216,12 +194,6 @@ def test_publishing_while_scraping_serves_one_snapshot_or_the_next(exporter: Exp
     for thread in threads:
         thread.join()
     assert problems == []
-
-
-def test_publishing_does_not_wait_for_a_scrape_that_hangs(exporter: Exporter) -> None:
-    with exporter._rendering:
-        exporter.publish(fixed())
-    assert b"flowfast_reconcile_total 12" in exporter.render()
 
 
 def test_ten_thousand_tunnels_take_no_longer_each_to_render_than_one_thousand() -> None:

@@ -1,13 +1,16 @@
-"""A collector that fails loses its own series, says so once, and nobody else's."""
+"""A collector that fails or is slow costs its own series, says so once, and nobody else's."""
 
 import logging
+import threading
+import time
 from collections.abc import Iterable, Iterator
 
 import pytest
 from prometheus_client import Metric
 from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.parser import text_string_to_metric_families
 
-from flowfast.metrics.registry import Registry
+from flowfast.metrics.registry import Page, Registry
 from flowfast.model.snapshot import Snapshot
 from tests.unit.metrics.world import snapshot
 
@@ -24,42 +27,96 @@ class Fickle:
             raise KeyError("lan0")
 
 
+class Slow:
+    """Makes the snapshot's time a metric, but only once it may."""
+
+    def __init__(self) -> None:
+        self.may, self.began = threading.Event(), 0
+
+    def collect(self, now: Snapshot) -> Iterable[Metric]:
+        self.began += 1
+        assert self.may.wait(30)
+        return [GaugeMetricFamily("slow", "a family", now.ends_missed)]
+
+
 def whole(_snapshot: Snapshot) -> Iterable[Metric]:
     return [GaugeMetricFamily("whole", "a family", 1)]
 
 
-def samples(families: Iterable[Metric]) -> dict[str, float]:
+def samples(page: Page) -> dict[str, float]:
+    families = text_string_to_metric_families(page.text.decode())
     return {s.name + "".join(s.labels.values()): s.value for family in families for s in family.samples}
 
 
 def test_failing_collector_loses_its_own_series_alone_and_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
     fickle = Fickle()
-    ticks = iter(range(100))
-    registry = Registry({"fickle": fickle.collect, "whole": whole}, {}, clock=lambda: float(next(ticks)))
+    registry = Registry({"fickle": fickle.collect, "whole": whole}, {}, clock=iter(range(100)).__next__)
     caplog.set_level(logging.INFO)
     for _ in range(3):
-        found = samples(registry.collect(snapshot()))
-        assert found == {
+        found = samples(registry.page(snapshot()))
+        assert {name: value for name, value in found.items() if "duration" not in name} == {
             "whole": 1,
             "flowfast_collector_successfickle": 0,
             "flowfast_collector_successwhole": 1,
-            "flowfast_collector_duration_secondsfickle": 1,
-            "flowfast_collector_duration_secondswhole": 1,
         }
+        assert found["flowfast_collector_duration_secondsfickle"] > 0
     assert [record.levelname for record in caplog.records] == ["ERROR"]
     assert "fickle" in caplog.text and "lan0" in caplog.text
 
     fickle.broken = False
-    assert samples(registry.collect(snapshot()))["half"] == 1
+    assert samples(registry.page(snapshot()))["half"] == 1
     fickle.broken = True
-    registry.collect(snapshot())
+    registry.page(snapshot())
     assert [record.levelname for record in caplog.records] == ["ERROR", "INFO", "ERROR"]
 
 
 def test_without_a_snapshot_only_what_needs_none_runs() -> None:
     registry = Registry({"whole": whole}, {"always": lambda: whole(snapshot())}, clock=lambda: 0.0)
-    assert samples(registry.collect(None)) == {
+    assert samples(registry.page(None)) == {
         "whole": 1,
         "flowfast_collector_successalways": 1,
         "flowfast_collector_duration_secondsalways": 0,
     }
+
+
+def test_slow_collector_is_served_as_it_was_and_says_so() -> None:
+    slow = Slow()
+    registry = Registry({"slow": slow.collect, "whole": whole}, {})
+    slow.may.set()
+    first = samples(registry.page(snapshot(ends_missed=1)))
+    assert (first["slow"], first["flowfast_collector_successslow"]) == (1, 1)
+    slow.may.clear()
+    late = samples(registry.page(snapshot(ends_missed=2), patience=0.01))
+    assert (late["slow"], late["flowfast_collector_successslow"], late["flowfast_collector_successwhole"]) == (1, 0, 1)
+    slow.may.set()
+    then = samples(registry.page(snapshot(ends_missed=3), patience=30))
+    assert (then["slow"], then["flowfast_collector_successslow"]) == (3, 1)
+
+
+def test_collector_that_never_ends_runs_once_and_holds_up_no_scrape() -> None:
+    slow = Slow()
+    registry = Registry({"slow": slow.collect, "whole": whole}, {})
+    for _ in range(3):
+        began = time.monotonic()
+        found = samples(registry.page(snapshot(), patience=0.01))
+        assert time.monotonic() - began < 20  # it would wait for 30 seconds
+        assert "slow" not in found
+        assert (found["whole"], found["flowfast_collector_successslow"]) == (1, 0)
+    assert slow.began == 1
+    slow.may.set()
+
+
+def test_one_rendering_serves_all_scrapes_of_a_snapshot() -> None:
+    """Also those that come while it is being rendered."""
+    slow, now = Slow(), snapshot()
+    registry = Registry({"slow": slow.collect}, {})
+    pages: list[Page] = []
+    threads = [threading.Thread(target=lambda: pages.append(registry.page(now, 30))) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    slow.may.set()
+    for thread in threads:
+        thread.join()
+    assert slow.began == 1
+    assert {samples(page)["flowfast_collector_successslow"] for page in pages} == {1}
+    assert registry.page(now) is registry.page(now)
