@@ -11,6 +11,7 @@ from flowfast.model.reason import Reason
 from flowfast.model.sa import Direction
 from flowfast.model.snapshot import Reconciles, Snapshot, Traffic
 from flowfast.model.state import Flow, RouterState
+from flowfast.plan.pause import paused
 from flowfast.plan.ruleset import INET, NETDEV
 
 MANY = 20_000
@@ -60,6 +61,7 @@ async def look(
         totals=history.totals,
         reconciles=history.reconciles,
         ends_missed=history.ends_missed,
+        paused=paused(state.ruleset),
         comparison=Last().read(),
     )
 

@@ -21,6 +21,7 @@ from flowfast.cli.output import console
 from flowfast.compare import report as reports
 from flowfast.compare.experiment import SLACK, Now
 from flowfast.compare.last import Last
+from flowfast.compare.latency import Sample
 from flowfast.compare.result import WORDS, Result, to_json
 from flowfast.compare.schedule import Schedule, schedule
 from flowfast.compare.session import Session
@@ -115,7 +116,8 @@ async def _compare(config: str, settings: dict[str, str], planned: Schedule, how
     for number in SIGNALS:
         loop.add_signal_handler(number, stop.set)
     with _telling(notes) as tell:
-        return await session.run(planned, stop, keep_going=how.keep_going, tell=tell)
+        latency = Sample(found.state, loaded, found.desired.paths, planned.sample)
+        return await session.run(planned, stop, latency=latency, keep_going=how.keep_going, tell=tell)
 
 
 def _announce(out: Console, planned: Schedule, busiest: float) -> None:

@@ -18,8 +18,10 @@ COMPARING = "\0flowfast-compare"
 
 
 @contextlib.contextmanager
-def only_one(name: str = NAME) -> Iterator[None]:
-    """Holds this network namespace's lock. Raises FlowfastError, with the holder's process id, where another does."""
+def only_one(name: str | None = None) -> Iterator[None]:
+    """Holds this network namespace's lock (NAME, or another). Raises FlowfastError, with the holder's process id,
+    where another does."""
+    name = name or NAME
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as lock:
         try:
             lock.bind(name)

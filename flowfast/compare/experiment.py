@@ -29,9 +29,6 @@ FEWEST = 20
 class TakesLatency(Protocol):
     """How long packets take through the router."""
 
-    seconds: float
-    """How long a sample takes."""
-
     async def sample(self) -> Latency | None:
         """A sample, now; None where nothing could be told."""
 
@@ -85,9 +82,8 @@ class Experiment:
 
     async def _window(self, arm: Arm) -> Window:
         plan, start = self._schedule, time.time()
-        sampling = self._latency.seconds if self._latency else 0.0
         if arm == "full":
-            await self._switch.full(plan.window + sampling + SLACK)
+            await self._switch.full(plan.window + SLACK)
         await self._wait(plan.settle)
         window = await self._meter.window(arm, plan.measure, start, self._wait, self._watch)
         if self._latency and not self._stop.is_set():

@@ -119,7 +119,7 @@ class Meter:
             busiest=used.busiest,
             carried=whole.until(tunnels),
             slices=tuple(slices),
-            slow_bytes=_grown(slow, self._slow()),
+            slow_bytes=_grown(slow, self._slow()) if arm == "fast" else None,
             drops=used.drops,
             polls=used.polls,
             spoiled="it was stopped before its end" if stopped else None,

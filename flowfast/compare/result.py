@@ -51,8 +51,9 @@ class Slice:
 class Window:
     """One window. `softirq`: CPU seconds of all CPUs in interrupts and softirqs; `process`: in programs.
 
-    `busiest`: share of its time that the busiest CPU was busy. `slow_bytes`: inner bytes that took the full path.
-    `drops` by what dropped them; `polls`: NET_RX softirqs; `spoiled`: why nothing in here counts.
+    `busiest`: share of its time that the busiest CPU was busy. `slow_bytes`: inner bytes that took the full path
+    although they need not, None on the full path. `drops` by what dropped them; `polls`: NET_RX softirqs; `spoiled`:
+    why nothing in here counts.
     """
 
     arm: Arm
@@ -87,6 +88,8 @@ class Window:
     @property
     def fast_share(self) -> float | None:
         """Share of the bytes that passed the forward chain by, 0 to 1; None where it is not counted."""
+        if self.arm == "full":
+            return 0.0
         if self.slow_bytes is None or not self.bytes:
             return None
         return min(1.0, max(0.0, 1 - self.slow_bytes / self.bytes))

@@ -20,17 +20,19 @@ WINDOW = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """The windows in order. Each is `settle` seconds in which nothing is measured, then `measure` seconds."""
+    """The windows in order. Each is `settle` seconds in which nothing is measured, then `measure` seconds, then
+    `sample` seconds for what would disturb the measurement."""
 
     arms: tuple[Arm, ...]
     settle: float
     measure: float
+    sample: float
     seed: int
 
     @property
     def window(self) -> float:
-        """Seconds of a window, settling included."""
-        return self.settle + self.measure
+        """Seconds of a window, all together."""
+        return self.settle + self.measure + self.sample
 
     @property
     def on_full_path(self) -> float:
@@ -52,8 +54,9 @@ def schedule(seconds: float, windows: int | None, seed: int) -> Schedule:
             f"--seconds {seconds:g}: {count} windows would be {window:.2g} s each, too short to measure anything: "
             f"{count * LEAST_SECONDS:g} s at least"
         )
-    settle = min(2.0, max(0.3, 0.1 * window))
-    return Schedule(arms(count, Random(seed)), settle, window - settle, seed)  # noqa: S311 - a lot, no secret
+    settle, sample = min(2.0, max(0.3, 0.1 * window)), min(0.5, 0.1 * window)
+    order = arms(count, Random(seed))  # noqa: S311 - a lot, no secret
+    return Schedule(order, settle, window - settle - sample, sample, seed)
 
 
 def arms(count: int, lot: Random) -> tuple[Arm, ...]:

@@ -5,6 +5,9 @@ precise) or by the SAs (accounting: sa); the difference took the flowtable. So t
 neither path forwards: the router's own traffic through the tunnel, and with precise accounting what the firewall drops.
 SAs count packets one by one and the forward chain what GRO made of several, whose headers it then counts once: with
 `sa` a few percent of bulked full-path traffic seem to take the flowtable.
+
+While `flowfast compare` has all traffic on the full path, nothing is counted there: from a look that finds it so to the
+next one, everything took the full path.
 """
 
 from collections.abc import Iterable, Mapping
@@ -28,6 +31,7 @@ class PathBytes:
 
     def __init__(self) -> None:
         self._ways: dict[tuple[str, Direction], _Way] = {}  # those absent longest come first
+        self._paused = False
         self.now: dict[tuple[str, Direction], ByPath] = {}
         """By tunnel name and direction, as of the last snapshot; what is unknown is absent."""
 
@@ -47,7 +51,8 @@ class PathBytes:
                     continue
                 way = self._ways.pop(key, None) or _Way()
                 self._ways[key] = way
-                now[key] = way.update(full.bytes, total.bytes, precise=counted is not None)
+                now[key] = way.update(full.bytes, total.bytes, precise=counted is not None, paused=self._paused)
+        self._paused = snapshot.paused
         trim(self._ways, 2 * len(snapshot.desired.paths) + SPARE)
         self.now = now
         return now
@@ -109,7 +114,7 @@ class _Way:
         full = self.full or _Rising(0, 0)
         return self.flowtable, full.last, full.sum, self.total.last, self.total.sum, bool(self.precise)
 
-    def update(self, full: int, total: int, *, precise: bool) -> ByPath:
+    def update(self, full: int, total: int, *, precise: bool, paused: bool) -> ByPath:
         if self.full is None:
             # Both nft counters were made together and tell the whole story. Totals of SAs are older than the counter
             # of the full path, or younger: only what both see from now on can be compared.
@@ -121,5 +126,8 @@ class _Way:
         if precise is not self.precise:
             self.total = _Rising(total, passed + self.flowtable)
             self.precise = precise
-        self.flowtable = max(self.flowtable, self.total.add(total) - passed)
+        went = self.total.add(total)
+        if paused:
+            passed = self.full.sum = max(passed, went - self.flowtable)
+        self.flowtable = max(self.flowtable, went - passed)
         return ByPath(self.flowtable, passed)

@@ -63,6 +63,8 @@ class Snapshot:
     ends_missed: int = 0
     """SAs that ended without the kernel telling their last counts: `totals` are too low by what they carried since."""
     reconciles: Reconciles = field(default_factory=Reconciles)
+    paused: bool = False
+    """True while `flowfast compare` has all traffic on the full path: then the forward chain does not count it."""
     comparison: Comparison | None = None
     """What the last `flowfast compare` found."""
     elsewhere: Mapping[Owner, Share] = field(default_factory=dict)

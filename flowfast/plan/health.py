@@ -4,7 +4,6 @@ from flowfast.model.reason import Reason
 from flowfast.model.sa import Direction
 from flowfast.model.snapshot import Snapshot
 from flowfast.model.tunnel import Tunnel
-from flowfast.plan.pause import paused
 
 ENOUGH = 1_000_000
 """Bytes between two snapshots below which nothing is said: the first packets of every connection take the full path."""
@@ -15,7 +14,7 @@ TOO_MUCH = 0.5
 def health(before: Snapshot, now: Snapshot) -> list[Reason]:
     """A reason for every tunnel and direction that is planned fast, carried traffic, and carried most of it slowly."""
     reasons: list[Reason] = []
-    if paused(before.state.ruleset) or paused(now.state.ruleset):
+    if before.paused or now.paused:
         return reasons  # by somebody's wish: PAUSED says so
     for path in now.desired.paths:
         for direction, way in ((Direction.OUT, path.tx), (Direction.IN, path.rx)):

@@ -103,12 +103,16 @@ def _inet(wanted: Wanted) -> TableState:
     sets.append(Set(PAUSED, "nf_proto", timeout=True))
     if wanted.counting:
         sets += _counting_maps(wanted)
-    forward = _counting_rules(wanted) if wanted.counting else []
+    forward: list[str] = []
     if wanted.offload.clamp_mss:
         clamp = "tcp flags & (syn | rst) == syn tcp option maxseg size set rt mtu"
         forward.append(f"rt ipsec exists {clamp}")
         if wanted.interfaces:
             forward.append(f"oifname {quoted(wanted.interfaces)} {clamp}")
+    # In a pause a packet costs here what it costs a router without flowfast: it is not even counted.
+    forward.append(f"meta nfproto @{PAUSED} return")
+    if wanted.counting:
+        forward += _counting_rules(wanted)
     forward.append("jump to_flowtable")
     chains = [
         # The jump's target first: a rule can only name a chain that is there.
@@ -158,7 +162,6 @@ def _offload_rules(wanted: Wanted) -> list[str]:
     of the other direction, whatever NAT does."""
     protocols = ", ".join(sorted(wanted.offload.protocols))
     rules = [
-        f"meta nfproto @{PAUSED} return",
         f"meta l4proto != {{ {protocols} }} return",
         "ct state != established return",
         f"iifname != {quoted(wanted.lan)} return",

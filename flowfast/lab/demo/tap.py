@@ -12,7 +12,8 @@ import time
 from types import TracebackType
 from typing import NamedTuple, Self
 
-from flowfast.lab.capture import ETH_P_ALL, SO_RCVBUFFORCE, attach
+from flowfast.kernel.bpf import attach
+from flowfast.lab.capture import ETH_P_ALL, SO_RCVBUFFORCE
 from flowfast.lab.wires import End
 
 SO_TIMESTAMPNS = 35  # include/uapi/asm-generic/socket.h; also the type of the control message

@@ -60,13 +60,14 @@ class _Jumps(selectors.DefaultSelector):
 
 
 class Traffic:
-    """Packets by the clock, counted when somebody reads. `rate` on each path; `lost`: share lost on the full path."""
+    """Packets by the clock, counted when somebody reads. `rate` on each path; `lost`: share lost on the full path;
+    `not_fast`: share that takes the full path in spite of everything."""
 
     def __init__(self, kernel: FakeKernel, clock: Clock) -> None:
         self.kernel, self.clock = kernel, clock
         self.cost: Mapping[bool, float] = {True: FULL, False: FAST}
         self.rate: Mapping[bool, int] = {True: RATE, False: RATE}
-        self.lost = 0.0
+        self.lost, self.not_fast = 0.0, 0.02
         self._at, self._idle, self._dropped, self._slow = clock.now, 0.0, 0, 0
 
     def read(self) -> Load:
@@ -78,8 +79,9 @@ class Traffic:
             self.kernel.xfrm.count(address, spi, half * SIZE, half)
         self._idle += max(0.0, elapsed - 2 * half * self.cost[slow])
         if slow:
-            self._slow += half * SIZE
             self._dropped += round(2 * half * self.lost)
+        else:
+            self._slow += round(half * SIZE * self.not_fast)
         for way in ("out", "in"):
             self.kernel.nft.set_counter(INET, f"{way}_berlin", CounterValue(0, self._slow))
         return Load(self.clock.now, {0: CpuTime(self._idle, 0.0, 0.0)}, drops={"wan0 rx": self._dropped})

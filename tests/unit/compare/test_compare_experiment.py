@@ -32,10 +32,10 @@ def test_it_finds_what_the_paths_cost(bench: Bench) -> None:
     assert [each.arm for each in result.windows].count("full") == 6
     assert result.ended is None
     for window in result.windows:
-        assert window.seconds == pytest.approx(9)
-        assert window.packets == pytest.approx(9 * RATE, rel=0.01)
+        assert window.seconds == pytest.approx(8.5)
+        assert window.packets == pytest.approx(8.5 * RATE, rel=0.01)
         assert window.bytes == window.packets * SIZE
-        assert window.fast_share == pytest.approx(1.0 if window.arm == "fast" else 0.0, abs=0.01)
+        assert window.fast_share == pytest.approx(0.98 if window.arm == "fast" else 0.0, abs=1e-3)
         assert {each.spi for each in window.carried} == set(SPIS.values())
     assert not bench.paused
 

@@ -5,7 +5,8 @@ import struct
 
 import pytest
 
-from flowfast.lab.capture import NOT_IPSEC, Capture, Packet, assemble, attach, parse_frame
+from flowfast.kernel.bpf import assemble, attach
+from flowfast.lab.capture import NOT_IPSEC, Capture, Packet, parse_frame
 
 MACS = bytes(12)
 

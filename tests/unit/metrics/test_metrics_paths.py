@@ -1,6 +1,7 @@
 """Bytes by path: the flowtable's is what is left, from where both counters can be compared, and never shrinks."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -148,3 +149,30 @@ def test_every_byte_is_on_the_path_it_took(old: int, looks: list[tuple[int, int,
         if read:
             paths.update(with_sas(full, total))
     assert paths.now == {OUT: ByPath(fast, slow)}
+
+
+def test_in_a_pause_everything_takes_the_full_path_though_nobody_counts_it() -> None:
+    paths = PathBytes()
+    paths.update(with_sas(0, 0))
+    paths.update(replace(with_sas(10, 1000), paused=True))  # it has just begun
+    paths.update(replace(with_sas(10, 3000), paused=True))
+    assert paths.now == {OUT: ByPath(990, 2010)}
+    paths.update(with_sas(10, 4000))  # and has just ended
+    assert paths.now == {OUT: ByPath(990, 3010)}
+    paths.update(with_sas(20, 5000))
+    assert paths.now == {OUT: ByPath(1980, 3020)}
+
+
+@given(st.lists(st.tuples(st.integers(0, 1000), st.integers(0, 1000), st.booleans()), max_size=20))
+def test_pauses_or_not_nothing_is_lost_nor_counted_twice(grown: list[tuple[int, int, bool]]) -> None:
+    paths, full, total = PathBytes(), 0, 0
+    paths.update(with_sas(0, 0))
+    before = ByPath(0, 0)
+    for slow, fast, paused in grown:
+        full, total = full + slow, total + slow + fast
+        paths.update(replace(with_sas(full, total), paused=paused))
+        now = paths.now[OUT]
+        assert sum(now) == total
+        assert now.flowtable >= before.flowtable
+        assert now.full >= before.full
+        before = now

@@ -42,7 +42,7 @@ def test_traffic_on_the_full_path_is_no_fault_then() -> None:
         (path,) = desired.paths
         totals = {(path.tunnel.name, way): Traffic(octets, octets) for way in (Direction.IN, Direction.OUT)}
         slow = {f"{way}_{path.tunnel.slug}": CounterValue(1, octets) for way in ("in", "out")}
-        return Snapshot(state, desired, full_path=slow, totals=totals)
+        return Snapshot(state, desired, full_path=slow, totals=totals, paused=paused(state.ruleset))
 
     assert health(look(0, pause=False), look(10_000_000, pause=False))
     assert not health(look(0, pause=True), look(10_000_000, pause=False))
