@@ -1,8 +1,8 @@
 """What `flowfast show` lists: rows of plain values for --json, and how each column looks on a terminal."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Iterable, Iterator, Sequence
 
+from flowfast.cli.columns import Column, Row
 from flowfast.cli.output import path_json
 from flowfast.model.sa import SA, Direction, Encap, Mode, Selector
 from flowfast.model.state import Flow, TcpState
@@ -12,17 +12,6 @@ from flowfast.plan.flows import Forwarded, Owners, Packet, name, proto_text
 from flowfast.plan.roles import roles
 from flowfast.plan.ruleset import NETDEV
 from flowfast.plan.verdict import verdicts
-
-Row = Mapping[str, object]
-"""What is known of one thing; None is what is not known."""
-
-
-class Column(NamedTuple):
-    """A column of the table: its head, the key of its values, and how one looks (never called for None)."""
-
-    head: str
-    key: str
-    text: Callable[[object], str] = str
 
 
 def _number(value: object) -> str:

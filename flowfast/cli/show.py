@@ -1,4 +1,4 @@
-"""`flowfast show flows|sa|tunnels|devices|policies`: tables of facts, straight from the kernel."""
+"""`flowfast show flows|sa|tunnels|devices|policies|steering`: tables of facts, straight from the kernel."""
 
 import asyncio
 import json
@@ -9,13 +9,17 @@ import click
 from rich.text import Text
 
 from flowfast.cli import facts
+from flowfast.cli.columns import Column, Row
 from flowfast.cli.common import json_option
-from flowfast.cli.facts import Column, Row
 from flowfast.cli.output import console, print_reasons, reason_json, table
 from flowfast.cli.sight import NO_CONFIG, Look, look, optional_config
+from flowfast.cli.steering import STEERING, steering_rows
 from flowfast.config.hints import nearest
-from flowfast.model.errors import UsageError
+from flowfast.model.errors import FlowfastError, UsageError
+from flowfast.model.reason import Reason
 from flowfast.model.state import Flow
+from flowfast.model.steering import Sightings
+from flowfast.steering import sight
 
 KINDS: dict[str, Sequence[Column]] = {
     "flows": facts.FLOWS,
@@ -23,6 +27,7 @@ KINDS: dict[str, Sequence[Column]] = {
     "tunnels": facts.TUNNELS,
     "devices": facts.DEVICES,
     "policies": facts.POLICIES,
+    "steering": STEERING,
 }
 
 
@@ -35,6 +40,9 @@ WIDE = 1000
 @optional_config
 @click.option("--tunnel", metavar="NAME", help="Only what belongs to this tunnel.")
 @click.option("--offloaded", is_flag=True, help="Of flows only those on a flowtable (the kernel selects them).")
+@click.option(
+    "--seconds", type=click.FloatRange(0), default=1.0, show_default=True, help="Of steering: how long to look; 0: not."
+)
 @click.option("--limit", type=click.IntRange(0), default=100, show_default=True, help="Rows at most; 0: all.")
 @json_option
 def show(
@@ -44,10 +52,13 @@ def show(
     settings: dict[str, str],
     tunnel: str | None,
     offloaded: bool,
+    seconds: float,
     limit: int,
     as_json: bool,
 ) -> None:
-    """List connections, SAs, tunnels, devices or policies as the kernel has them now; never a key.
+    """List connections, SAs, tunnels, devices, policies or steering as the kernel has them now; never a key.
+
+    steering: the CPU that each SA's packets should go to, and where they really went while it looked.
 
     Without CONFIG the router's own is taken, if it has one; without any, what only a config says is left out.
     """
@@ -55,15 +66,18 @@ def show(
         raise UsageError("--tunnel: devices belong to no tunnel (leave it out)")
     if offloaded and kind != "flows":
         raise UsageError(f"--offloaded: only flows are on a flowtable, not {kind} (leave it out)")
-    seen, flows = asyncio.run(_ask(config, settings, kind, offloaded))
+    seen, flows, sighted = asyncio.run(_ask(config, settings, kind, offloaded, seconds))
     if tunnel is not None:
         _known(seen, tunnel)
-    rows = [row for row in _rows(seen, kind, flows) if tunnel is None or _of(row, tunnel)]
+    listed_rows = steering_rows(seen.sight, sighted) if kind == "steering" else _rows(seen, kind, flows)
+    rows = [row for row in listed_rows if tunnel is None or _of(row, tunnel)]
     shown = list(islice(rows, limit or None))
     if as_json:
         said = {"kind": kind, "config": seen.config is not None, "total": len(rows), "rows": shown}
         if kind == "flows":
             said["reason"] = reason_json(seen.sight.blind)
+        if kind == "steering":
+            said["reason"] = reason_json(sighted) if isinstance(sighted, Reason) else None
         click.echo(json.dumps(said, indent=2))
         return
     out, columns = console(), KINDS[kind]
@@ -77,13 +91,24 @@ def show(
         out.print(f"and {len(rows) - len(shown)} more (--limit 0 shows all)")
     if kind == "flows" and seen.sight.blind is not None:
         print_reasons(out, [seen.sight.blind])
+    if isinstance(sighted, Reason):
+        print_reasons(out, [sighted])
     if seen.config is None:
         out.print(NO_CONFIG, style="dim")
 
 
-async def _ask(config: str | None, settings: dict[str, str], kind: str, offloaded: bool) -> tuple[Look, list[Flow]]:
+async def _ask(
+    config: str | None, settings: dict[str, str], kind: str, offloaded: bool, seconds: float
+) -> tuple[Look, list[Flow], Sightings | Reason]:
     seen = await look(config, settings)
-    return seen, await seen.flows(offloaded=offloaded) if kind == "flows" else []
+    flows = await seen.flows(offloaded=offloaded) if kind == "flows" else []
+    sighted: Sightings | Reason = {}
+    if kind == "steering" and seconds:
+        try:
+            sighted = await sight(seen.kernel, seconds)
+        except FlowfastError as error:
+            sighted = Reason("NO_WITNESS", "steering", f"where packets go cannot be seen: {error}", "make setup-xdp")
+    return seen, flows, sighted
 
 
 def _known(seen: Look, name: str) -> None:

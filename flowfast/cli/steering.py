@@ -1,11 +1,19 @@
-"""Steering as tables: the plan ({SA -> queue -> interrupt -> CPU}), and as JSON."""
+"""Steering as tables: the plan ({SA -> queue -> interrupt -> CPU}), what was seen of it, and both as JSON."""
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from flowfast.cli.columns import Column, Row
 from flowfast.model.cpu import cpu_list
-from flowfast.model.steering import Placement, Steering
+from flowfast.model.reason import Reason
+from flowfast.model.steering import Placement, Sightings, Steering
+
+if TYPE_CHECKING:
+    from flowfast.plan.case import Sight
 
 
 def print_steering(out: Console, steering: Steering | None) -> None:
@@ -41,6 +49,41 @@ def _row(place: Placement) -> tuple[str | Text, ...]:
         "-" if place.irq is None else str(place.irq),
         goes,
     )
+
+
+STEERING = (
+    Column("tunnel", "tunnel"),
+    Column("dir", "direction"),
+    Column("SPI", "spi", lambda value: f"{value:#010x}"),
+    Column("SA's CPU", "pcpu"),
+    Column("device", "device"),
+    Column("by", "backend"),
+    Column("queue", "queue"),
+    Column("interrupt", "irq"),
+    Column("wanted", "cpu"),
+    Column("seen", "seen"),
+    Column("own CPU", "own_share", lambda value: f"{value:.1%}"),
+)
+
+
+def steering_rows(sight: "Sight", sighted: Sightings | Reason) -> Iterator[Row]:
+    """Each SA of the plan, and the CPUs that processed its packets while somebody looked; None where nobody could."""
+    steering = sight.desired.steering if sight.desired else None
+    for place in steering.placements if steering else ():
+        by_cpu = None if isinstance(sighted, Reason) else sighted.get((place.sa.direction, place.sa.spi), {})
+        total = sum(by_cpu.values()) if by_cpu else 0
+        own = None if not by_cpu or place.pcpu is None else by_cpu.get(place.pcpu, 0) / total
+        yield {
+            **placement_json(place),
+            "seen": None if not by_cpu else _seen(by_cpu),
+            "packets": None if by_cpu is None else {str(cpu): packets for cpu, packets in sorted(by_cpu.items())},
+            "own_share": own,
+        }
+
+
+def _seen(by_cpu: Mapping[int, int]) -> str:
+    """ "2 (1,234), 0 (5)": CPUs with their packets, the busiest first."""
+    return ", ".join(f"{cpu} ({packets:,})" for cpu, packets in sorted(by_cpu.items(), key=lambda each: -each[1]))
 
 
 def steering_json(steering: Steering) -> dict[str, object]:

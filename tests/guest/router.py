@@ -90,6 +90,12 @@ class Router:
         return self.nft("-a", "-s", "list", "ruleset")
 
 
+def router_samples(text: str) -> dict[str, float]:
+    """Series of a page of metrics, with their labels as written."""
+    lines = [line.rpartition(" ") for line in text.splitlines() if line and not line.startswith("#")]
+    return {name: float(value) for name, _, value in lines}
+
+
 def _scrape() -> str:
     try:
         with urllib.request.urlopen("http://127.0.0.1:9833/metrics", timeout=5) as answer:

@@ -15,7 +15,7 @@ import pytest
 from flowfast.lab.ike import Daemon, two_daemons
 from flowfast.lab.topology import Family, TwoGateways, two_gateways
 from flowfast.lab.traffic import UdpFlow, checksum_errors, tcp_transfer, udp_echo
-from tests.guest.router import Router
+from tests.guest.router import Router, router_samples
 
 pytestmark = pytest.mark.guest(images=["debian14", "debian13"], nics=3)
 
@@ -106,12 +106,6 @@ def test_conntrack_says_offload_in_both_families(site: Site) -> None:
         client, server, address = site.ways(family)[0]
         assert udp_echo(client, server, address, packets=50, rate=200, source_port=4000 + family).intact
         assert any(f"sport={4000 + family} " in line for line in site.router.offloaded())
-
-
-def router_samples(text: str) -> dict[str, float]:
-    """Series of a page of metrics, with their labels as written."""
-    lines = [line.rpartition(" ") for line in text.splitlines() if line and not line.startswith("#")]
-    return {name: float(value) for name, _, value in lines}
 
 
 def test_metrics_show_the_paths_and_the_sas(site: Site) -> None:

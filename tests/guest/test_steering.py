@@ -1,0 +1,142 @@
+"""An SA for each CPU, a CPU for each SA: strongSwan's per_cpu_sas on four CPUs, and `flowfast run` on one gateway."""
+
+import signal
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from flowfast.lab.ike import Daemon, two_daemons
+from flowfast.lab.topology import TwoGateways, two_gateways
+from flowfast.model.sa import Direction
+from tests.guest.router import Router, router_samples
+from tests.guest.steered import Flows, Seen, cpus_with_sas, knobs, sas_of, watching
+
+pytestmark = [pytest.mark.guest(images=["debian14"], nics=3, cpus=4)]
+
+CPUS = {0, 1, 2, 3}
+IN, OUT = Direction.IN, Direction.OUT
+CONFIG = """
+devices: {{lan: [lan0], wan: [wan0]}}
+steering: {{wan: {wan}, lan: {lan}}}
+"""
+KINDS = {
+    "veth xdp rps": ("veth", "xdp", "rps"),
+    "veth xdp xdp": ("veth", "xdp", "xdp"),
+    "nic xdp rps": ("nic", "xdp", "rps"),
+    "nic xdp xdp": ("nic", "xdp", "xdp"),
+    "veth rps rps": ("veth", "rps", "rps"),
+    "nic rps rps": ("nic", "rps", "rps"),
+}
+SHORT = "nic xdp rps"
+
+
+@dataclass
+class Site:
+    topo: TwoGateways
+    ike: Daemon
+    router: Router
+    flows: Flows
+    before: dict[str, str]
+    wan: str
+    encap: bool
+
+    def steady(self, seconds: float = 120) -> None:
+        """Waits until every CPU of both gateways has its SAs, and no flow is on a fallback SA any more."""
+        deadline = time.monotonic() + seconds
+        while True:
+            self.flows.send(3)
+            if cpus_with_sas(self.topo.gw1, OUT) == CPUS and self.look(5).fallback_share(OUT) < 0.01:
+                return
+            assert time.monotonic() < deadline, self.said()
+
+    def look(self, rounds: int = 30) -> Seen:
+        with watching(self.topo.gw1) as seen:
+            self.share = self.flows.send(rounds)
+        return seen
+
+    def said(self) -> str:
+        return f"{self.router.log.read_text()}\n{self.look(3)}"
+
+    def holds(self) -> None:
+        """The heart of it: each SA's packets on its own CPU, both directions, and next to none on the fallback SA."""
+        seen = self.look()
+        assert self.share > 0.99, self.share
+        assert seen.working(OUT) == 4, seen
+        assert seen.own_share(OUT) >= 0.99, seen
+        if self.wan == "rps":  # a hash has each SA on one CPU, but on which nobody can say
+            assert seen.one_cpu_share(IN) >= 0.99, seen
+        else:
+            assert seen.own_share(IN) >= 0.99, seen
+        assert seen.fallback_share(OUT) < 0.01, seen
+        assert seen.fallback_share(IN) < 0.01, seen
+
+
+def steered(kind: str, folder: Path, *, encap: bool = False) -> Iterator[Site]:
+    wire, wan, lan = KINDS[kind]
+    options = {"start_action": "trap", "per_cpu_sas": "encap" if encap else "yes"}
+    with (
+        two_gateways("policy", wire=wire, families=(4,), finish_checksums=wire == "veth") as topo,
+        two_daemons(topo, initiate=False, **options) as (ike, _),
+        Flows(topo) as flows,
+    ):
+        topo.ping(4, 3)
+        before = knobs(topo.gw1)
+        with Router(topo.gw1, CONFIG.format(wan=wan, lan=lan), folder) as router:
+            site = Site(topo, ike, router, flows, before, wan, encap)
+            site.steady()
+            yield site
+        assert knobs(topo.gw1) == before
+
+
+LONG = [pytest.param(kind, marks=() if kind == SHORT else pytest.mark.long, id=kind) for kind in KINDS]
+
+
+@pytest.fixture(scope="module", params=LONG)
+def site(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    yield from steered(request.param, tmp_path_factory.mktemp("steering"))
+
+
+def test_each_sa_is_processed_on_its_cpu(site: Site) -> None:
+    site.holds()
+
+
+def test_it_stays_so_over_a_rekey(site: Site) -> None:
+    before = {sa.spi for sa in sas_of(site.topo.gw1)}
+    for name in {sa.name for sa in site.ike.list_sas()}:
+        site.ike.rekey(name)
+    deadline = time.monotonic() + 60
+    while before & {sa.spi for sa in sas_of(site.topo.gw1)}:
+        assert time.monotonic() < deadline, site.said()
+        site.flows.send(1)
+    site.steady()
+    site.holds()
+
+
+def test_it_stays_so_over_a_crash_and_a_restart(site: Site) -> None:
+    held = knobs(site.topo.gw1)
+    site.router.stop(signal.SIGKILL)
+    site.holds()
+    site.router.start()
+    assert knobs(site.topo.gw1) == held
+    site.holds()
+
+
+def test_it_is_shown_and_measured(site: Site) -> None:
+    config = str(site.router.config)
+    shown = site.router.flowfast("show", "steering", config, "--seconds", "1").stdout
+    assert "fallback" in shown
+    plan = site.router.flowfast("plan", config, "--detailed-exitcode", check=False)
+    assert plan.returncode == 0, plan.stdout
+    assert f"wan0 by {site.wan}" in plan.stdout
+    deadline = time.monotonic() + 60
+    while True:
+        site.flows.send(10)
+        samples = router_samples(site.router.metrics())
+        ratios = [value for name, value in samples.items() if name.startswith("flowfast_steering_fallback_ratio")]
+        wrong = [v for n, v in samples.items() if n.startswith("flowfast_steering_mismatch") and '"out"' in n]
+        if ratios and wrong and max(*ratios, *wrong) < 0.01:
+            return
+        assert time.monotonic() < deadline, site.router.metrics()
