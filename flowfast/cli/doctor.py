@@ -61,6 +61,7 @@ async def _examine(path: str | None) -> tuple[list[Feature], list[Reason], str]:
     loaded = load(path) if path else None
     if loaded is not None:
         netns = loaded.config.underlay_netns
+        kernel.machine.wanted = loaded.config.steering.on
     state = await observe(kernel, features, netns)
     if loaded is not None:
         for problem in check_devices(loaded, [link.name for link in state.links]):

@@ -1,0 +1,103 @@
+"""Steering under the controller: knobs and tables follow, flows that are on the wrong SA are learnt anew."""
+
+from pathlib import Path
+
+import pytest
+
+from flowfast.apply import knobs as apply_knobs
+from flowfast.apply.knobs import KnobJournal, turn_back
+from flowfast.kernel.knobs import FakeKnobs
+from flowfast.kernel.machine import FakeMachine
+from flowfast.kernel.witness import FakeWitness
+from flowfast.kernel.xfrm.builders import make_sa
+from flowfast.kernel.xfrm.events import SaAdded
+from flowfast.model.knob import Knob, KnobKind
+from flowfast.model.sa import SA, Direction
+from tests.unit.plan.router import PEER, US
+from tests.unit.plan.steering.paper import machine, nic
+from tests.unit.test_controller import A, Bench
+
+RPS = {name: Knob(KnobKind.DEVICE, name, "queues/rx-0/rps_cpus") for name in ("lan0", "wan0")}
+PROGRAM = Knob(KnobKind.XDP, "wan0", "program")
+BEFORE = {RPS["lan0"]: "", RPS["wan0"]: "", PROGRAM: "none"}
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(apply_knobs, "FOLDER", tmp_path)
+    monkeypatch.setattr("flowfast.steering.LOOK_SECONDS", 0.01)
+    return tmp_path
+
+
+@pytest.fixture
+def bench() -> Bench:
+    made = Bench(A)
+    made.settings = "loop: {debounce_ms: 1}\nsteering: {wan: xdp, lan: rps}"
+    made.kernel.machine = FakeMachine(machine(wan=nic("wan0", native_xdp=True)))
+    made.kernel.machine.wanted = True
+    made.kernel.knobs = FakeKnobs(BEFORE)
+    return made
+
+
+def pair(pcpu: int | None) -> list[SA]:
+    nth = 0 if pcpu is None else 1 + pcpu
+    return [
+        make_sa(US, PEER, 0x1000 + nth, pcpu=pcpu),
+        make_sa(PEER, US, 0x2000 + nth, pcpu=pcpu, direction=Direction.IN),
+    ]
+
+
+async def install(bench: Bench, *sas: SA) -> None:
+    """The IKE daemon installs SAs."""
+    bench.kernel.xfrm.put(*sas)
+    for sa in sas:
+        bench.kernel.xfrm.emit(SaAdded(sa))
+
+
+def steered(bench: Bench) -> dict[int, int]:
+    table = bench.kernel.xdp.tables.get("wan0")
+    return dict(table.sas) if table else {}
+
+
+def test_the_map_follows_the_sas_and_flows_are_learnt_anew_once_for_each_cpu(bench: Bench) -> None:
+    async def scenario(bench: Bench) -> None:
+        await install(bench, *pair(None))
+        await install(bench, *pair(0))
+        await bench.until(lambda: steered(bench) == {0x2001: 0})
+        flushed = bench.flushes()
+        assert flushed == 1  # what began on the fallback SA would stay there
+        await install(bench, *pair(1))
+        await bench.until(lambda: steered(bench) == {0x2001: 0, 0x2002: 1})
+        assert bench.flushes() == flushed + 1
+        # A rekey of CPU 1: the kernel moves its flows by itself.
+        await install(bench, *(sa._replace(spi=sa.spi + 0x100) for sa in pair(1)))
+        await bench.until(lambda: steered(bench) == {0x2001: 0, 0x2002: 1, 0x2102: 1})
+        assert bench.flushes() == flushed + 1
+        assert bench.kernel.knobs.values == {RPS["lan0"]: "0-1", RPS["wan0"]: "", PROGRAM: "flowfast_wan1"}
+
+    bench.run(scenario)
+
+
+def test_what_was_turned_is_turned_back_by_whoever_comes_after_a_crash(bench: Bench) -> None:
+    async def scenario(bench: Bench) -> None:
+        await install(bench, *pair(None), *pair(0), *pair(3))
+        await bench.until(lambda: len(steered(bench)) == 2)
+        assert bench.kernel.knobs.values[RPS["lan0"]] == "0,3"
+
+    bench.run(scenario)
+    turn_back(bench.kernel.knobs, KnobJournal())
+    assert bench.kernel.knobs.values == BEFORE
+
+
+def test_an_outbound_sa_that_works_elsewhere_is_a_reason_and_flows_are_learnt_anew(bench: Bench) -> None:
+    async def scenario(bench: Bench) -> None:
+        await install(bench, *pair(None), *pair(0))
+        await bench.until(lambda: len(steered(bench)) == 1)
+        flushed = bench.flushes()
+        bench.kernel.witness = FakeWitness({(Direction.OUT, 0x1001): {0: 50, 2: 950}})
+        await bench.until(lambda: bench.flushes() > flushed)
+        await bench.until(lambda: any(r.code == "STEERED_ELSEWHERE" for r in bench.snapshots[-1].reasons))
+        (share,) = bench.snapshots[-1].elsewhere.values()
+        assert share == (950, 1000)
+
+    bench.run(scenario, interval=0.05)
