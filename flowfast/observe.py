@@ -4,11 +4,13 @@ import time
 from collections.abc import Iterable, Mapping
 
 from flowfast.kernel import Kernel
+from flowfast.model.bulk import BulkState
 from flowfast.model.link import Link
 from flowfast.model.machine import Machine
 from flowfast.model.nftables import Ruleset
 from flowfast.model.state import Feature, RouterState, Spd
 from flowfast.plan.ruleset import FLOWTABLE, INET, NETDEV
+from flowfast.qualified import cells, kernels
 
 SYSCTLS = (
     "net.ipv4.ip_forward",
@@ -50,9 +52,21 @@ async def observe(kernel: Kernel, features: Mapping[str, Feature], underlay_netn
         hooked=kernel.nft.hooked(INET, flowtable) if flowtable else frozenset(),
         features=features,
         sysctls={name: kernel.system.sysctl(name) for name in SYSCTLS},
+        bulk=_bulk(kernel, links),
         machine=_machine(kernel, links) if kernel.machine.wanted else None,
     )
 
 
 def _machine(kernel: Kernel, links: Iterable[Link]) -> Machine:
     return kernel.machine.look({link.name: link.driver for link in links if not link.is_xfrm}, kernel.system.modules())
+
+
+def _bulk(kernel: Kernel, links: Iterable[Link]) -> BulkState:
+    release = kernel.system.release()
+    return BulkState(
+        release=release,
+        esp_offload=bool(kernel.system.modules() & {"esp4_offload", "esp6_offload"}),
+        knobs=kernel.bulk.look(links),
+        table=cells(release),
+        tested=kernels(),
+    )

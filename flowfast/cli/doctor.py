@@ -9,7 +9,8 @@ import click
 from rich.text import Text
 
 from flowfast.cli.common import CONFIG, json_option, need_root
-from flowfast.cli.output import console, print_reasons, reason_json, table
+from flowfast.cli.output import FIRST, console, print_reasons, reason_json, table
+from flowfast.cli.sight import NAMELESS
 from flowfast.config.devices import check_devices
 from flowfast.config.load import load
 from flowfast.kernel import Kernel
@@ -18,7 +19,9 @@ from flowfast.model.reason import Reason, Severity
 from flowfast.model.state import Feature
 from flowfast.observe import observe
 from flowfast.plan.advice import advise
+from flowfast.plan.bulk import suspects
 from flowfast.plan.planner import plan
+from flowfast.plan.tunnels import find_tunnels
 
 
 @click.command("doctor")
@@ -41,13 +44,15 @@ def doctor(config: str | None, as_json: bool) -> None:
         )
     else:
         out = console()
+        first = [reason for reason in reasons if reason.code in FIRST]
+        print_reasons(out, first)
         out.print(f"kernel {release}")
         rows = table("feature", "", "remedy")
         for feature in features:
             mark = Text("yes", style="green") if feature.present else Text("no", style="yellow")
             rows.add_row(feature.name, mark, str(feature.reason) if feature.reason else "")
         out.print(rows)
-        print_reasons(out, reasons)
+        print_reasons(out, [reason for reason in reasons if reason not in first])
     if any(reason.severity is Severity.ERROR for reason in reasons):
         sys.exit(1)
 
@@ -67,5 +72,7 @@ async def _examine(path: str | None) -> tuple[list[Feature], list[Reason], str]:
         for problem in check_devices(loaded, [link.name for link in state.links]):
             reasons.append(Reason("CONFIG", problem.object, str(problem), severity=Severity.ERROR))
         reasons += plan(state, loaded.config).reasons
+    else:
+        reasons += suspects(state, find_tunnels(state, NAMELESS))
     reasons += advise(state)
     return list(features.values()), sorted(set(reasons)), kernel.system.release()

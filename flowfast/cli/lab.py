@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,12 @@ from rich.table import Table
 
 from flowfast.lab import image as images
 from flowfast.lab.machine import Machine
+from flowfast.lab.qualify.host import MODELS, TOPOLOGIES, matrix
+from flowfast.lab.qualify.host import qualify as run_cases
 from flowfast.lab.recipe import DEFAULT, RECIPES, recipe
+from flowfast.model.bulk import Cell, Stage
 from flowfast.model.errors import FlowfastError
+from flowfast.qualified import FOLDER, save
 
 Command = Callable[..., None]
 
@@ -77,6 +81,45 @@ def build(names: tuple[str, ...], everything: bool) -> None:
     for name in tuple(RECIPES) if everything else names or (DEFAULT,):
         image = images.ensure(recipe(name), _progress)
         click.echo(f"{name}: kernel {image.kernel}, {image.folder}")
+
+
+@lab.command()
+@click.option("--image", "image_names", multiple=True, default=[DEFAULT], help="Kernels: images of the lab.")
+@click.option("--driver", "drivers", multiple=True, default=["virtio_net"], type=click.Choice(list(MODELS)))
+@click.option("--topology", "topologies", multiple=True, default=list(TOPOLOGIES), type=click.Choice(TOPOLOGIES))
+@click.option("--stage", "stages", multiple=True, default=[str(stage) for stage in Stage], type=click.Choice(Stage))
+@click.option("--outer", "outers", multiple=True, default=[4], type=click.IntRange(4, 6), help="ESP's IP version.")
+@click.option(
+    "--into", type=click.Path(file_okay=False, path_type=Path), help="Folder of the table, if not flowfast's."
+)
+@click.option("-v", "--verbose", is_flag=True, help="Every kind of packet that did not arrive whole, as it happens.")
+def qualify(
+    *,
+    image_names: Sequence[str],
+    drivers: Sequence[str],
+    topologies: Sequence[str],
+    stages: Sequence[str],
+    outers: Sequence[int],
+    into: Path | None,
+    verbose: bool,
+) -> None:
+    """Try every aggregation stage on every kind of packet, in guests, and write the table that the planner reads.
+
+    Each option may be given several times. A case takes some ten seconds under emulation; one that kills the kernel
+    costs a boot. Cells that are there already are replaced, all others stay.
+    """
+    folder = into or FOLDER
+    for name in image_names:
+        kernel = images.ensure(recipe(name), _progress).kernel
+        for driver in drivers:
+            cases = matrix([driver], topologies=topologies, stages=[Stage(each) for each in stages], outers=outers)
+
+            def told(cell: Cell, name: str = name, kernel: str = kernel) -> None:
+                save(kernel, name, [cell], folder)
+                failing = ", ".join(f"{kind} {verdict}" for kind, verdict in cell.failing().items())
+                click.echo(f"{kernel}: {cell.case}: {failing or 'whole'}")
+
+            run_cases(name, driver, cases, told=told, say=_progress if verbose else lambda _line: None)
 
 
 @lab.command("list")

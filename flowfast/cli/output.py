@@ -12,6 +12,8 @@ from flowfast.model.knob import Turn
 from flowfast.model.reason import Reason, Severity
 from flowfast.model.tunnel import Path, TunnelPath
 
+FIRST = ("BULK_CONDEMNED",)
+"""Before all other errors: packets are being broken now."""
 STYLES = {Severity.INFO: "dim", Severity.WARNING: "yellow", Severity.ERROR: "bold red"}
 
 
@@ -55,7 +57,7 @@ def print_paths(out: Console, paths: Iterable[TunnelPath]) -> None:
 def print_reasons(out: Console, reasons: Iterable[Reason]) -> None:
     """Every reason, a line each, the worst first."""
     order = list(reversed(Severity))
-    for reason in sorted(reasons, key=lambda reason: (order.index(reason.severity), reason)):
+    for reason in sorted(reasons, key=lambda one: (order.index(one.severity), one.code not in FIRST, one)):
         out.print(Text(f"{reason.severity}: {reason} [{reason.code}]", style=STYLES[reason.severity]))
 
 

@@ -24,7 +24,7 @@ from flowfast.plan.tunnels import find_tunnels
 
 NO_CONFIG = "no config: roles of devices, names of tunnels and what is wanted are unknown"
 
-_NAMELESS = Config(devices=Devices(lan=("lan",), wan=("wan",)))
+NAMELESS = Config(devices=Devices(lan=("lan",), wan=("wan",)))
 """Names no tunnel and says nothing of any: the devices are not looked at."""
 
 
@@ -70,7 +70,7 @@ async def look(given: str | None, settings: Mapping[str, str] = NO_SETTINGS) -> 
     kernel = real_kernel()
     common.need_root(kernel)
     state = await observe(kernel, await kernel.probe.features())
-    return Look(kernel, Sight(state, find_tunnels(state, _NAMELESS), route=RealRoutes().route))
+    return Look(kernel, Sight(state, find_tunnels(state, NAMELESS), route=RealRoutes().route))
 
 
 async def again(before: Look) -> Look:
@@ -79,7 +79,7 @@ async def again(before: Look) -> Look:
     netns = config.underlay_netns if config else ()
     state = await observe(before.kernel, sight.state.features, netns)
     desired = plan(state, config) if config else None
-    tunnels = tuple(each.tunnel for each in desired.paths) if desired else find_tunnels(state, _NAMELESS)
+    tunnels = tuple(each.tunnel for each in desired.paths) if desired else find_tunnels(state, NAMELESS)
     return Look(before.kernel, Sight(state, tunnels, config, desired, sight.route))
 
 

@@ -2,7 +2,7 @@
 
 Every field has a description (it becomes the JSON Schema's) and is explained with an example in docs/config.md. Values
 are checked here once and for all, also across fields: a Config that exists is one that can be planned. Sections with
-much to say have a file of their own: tunnels.py, offload.py.
+much to say have a file of their own: tunnels.py, offload.py, bulk.py.
 """
 
 from enum import StrEnum
@@ -11,6 +11,7 @@ from typing import Annotated
 from pydantic import Field, PlainValidator, WithJsonSchema
 from pydantic import model_validator as validator
 
+from flowfast.config.bulk import Bulk
 from flowfast.config.exporter import Exporter
 from flowfast.config.offload import Exclude, Mode, Offload, Protocol
 from flowfast.config.parameters import UseList
@@ -133,6 +134,7 @@ class Config(Section):
     )
     offload: Annotated[Offload, Field(description="What goes on the flowtable.")] = Offload()
     exclude: Annotated[Exclude, Field(description="What keeps to the full path, whatever `offload` says.")] = Exclude()
+    bulk: Annotated[Bulk, Field(description="How packets that go the same way travel together.")] = Bulk()
     notrack: Annotated[
         Truth,
         Field(

@@ -16,6 +16,7 @@ from flowfast.model.state import CounterValue, Feature, Flow
 from flowfast.model.transaction import Command
 
 if TYPE_CHECKING:
+    from flowfast.kernel.features import Bulk
     from flowfast.kernel.knobs import Knobs
     from flowfast.kernel.machine import Machines
     from flowfast.kernel.witness import Witness
@@ -139,6 +140,7 @@ class Kernel:
     system: System
     probe: Probe
     knobs: "Knobs"
+    bulk: "Bulk"
     machine: "Machines"
     xdp: "Xdp"
     witness: "Callable[[], AbstractContextManager[Witness]]"

@@ -5,6 +5,7 @@ from contextlib import asynccontextmanager
 
 from flowfast.kernel import Kernel
 from flowfast.kernel.conntrack import FakeConntrack
+from flowfast.kernel.features import FakeBulk
 from flowfast.kernel.knobs import FakeKnobs
 from flowfast.kernel.links import FakeLinks
 from flowfast.kernel.machine import FakeMachine
@@ -32,6 +33,7 @@ class FakeKernel(Kernel):
     system: FakeSystem
     probe: FakeProbe
     knobs: FakeKnobs
+    bulk: FakeBulk
     machine: FakeMachine
     xdp: FakeXdp
     witness: FakeWitness
@@ -46,6 +48,7 @@ class FakeKernel(Kernel):
         system: FakeSystem | None = None,
         probe: FakeProbe | None = None,
         knobs: FakeKnobs | None = None,
+        bulk: FakeBulk | None = None,
         machine: FakeMachine | None = None,
         xdp: FakeXdp | None = None,
         witness: FakeWitness | None = None,
@@ -59,6 +62,7 @@ class FakeKernel(Kernel):
             system=system or FakeSystem(),
             probe=probe or FakeProbe(),
             knobs=knobs or FakeKnobs(),
+            bulk=bulk or FakeBulk(),
             machine=machine or FakeMachine(),
             xdp=xdp or FakeXdp(),
             witness=witness or FakeWitness(),

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Protocol
 
 from flowfast.kernel import ethtool, xdp
+from flowfast.kernel.features import FeatureKnob
 from flowfast.model.cpu import cpu_list, cpu_mask, cpus_of, cpus_of_mask
 from flowfast.model.errors import KernelError, Unavailable
 from flowfast.model.knob import Knob, KnobKind, Settings
@@ -95,6 +96,7 @@ class RealKnobs:
         files = Files()
         self._adapters: dict[KnobKind, Adapter] = {
             KnobKind.DEVICE: files,
+            KnobKind.FEATURE: FeatureKnob(),
             KnobKind.IRQ: files,
             KnobKind.SYSCTL: files,
             KnobKind.RSS: ethtool.Table(),

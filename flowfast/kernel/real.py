@@ -2,6 +2,7 @@
 
 from flowfast.kernel import Kernel
 from flowfast.kernel.conntrack import RealConntrack
+from flowfast.kernel.features import RealBulk
 from flowfast.kernel.knobs import RealKnobs
 from flowfast.kernel.links import RealLinks
 from flowfast.kernel.machine import RealMachine
@@ -27,6 +28,7 @@ def real_kernel() -> Kernel:
         system=RealSystem(),
         probe=RealProbe(),
         knobs=RealKnobs(),
+        bulk=RealBulk(),
         machine=RealMachine(),
         xdp=RealXdp(),
         witness=witness,

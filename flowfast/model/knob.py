@@ -10,6 +10,7 @@ class KnobKind(StrEnum):
     """Where a knob is, and how its value is written."""
 
     DEVICE = "device"  # a file under /sys/class/net/OBJECT: "queues/rx-0/rps_cpus"
+    FEATURE = "feature"  # the ethtool feature NAME of device OBJECT: "on" or "off"
     IRQ = "irq"  # a file under /proc/irq/OBJECT: "smp_affinity_list"
     SYSCTL = "sysctl"  # the sysctl NAME; no object
     XDP = "xdp"  # the XDP program on device OBJECT, by its name; "none"

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from enum import IntEnum, IntFlag
 from ipaddress import ip_interface
 
+from flowfast.model.bulk import BulkState
 from flowfast.model.link import Link
 from flowfast.model.machine import Machine
 from flowfast.model.nftables import Ruleset
@@ -119,6 +120,7 @@ class RouterState:
     """Devices on whose ingress hook our flowtable really stands."""
     features: Mapping[str, Feature] = field(default_factory=dict)
     sysctls: Mapping[str, str | None] = field(default_factory=dict)
+    bulk: BulkState = field(default_factory=BulkState)
     machine: Machine | None = None
     """CPUs and queues; None where no config asks for steering."""
 

@@ -14,6 +14,7 @@ from flowfast.model.reason import Reason, Severity
 from flowfast.model.state import RouterState
 from flowfast.model.steering import Side
 from flowfast.model.tunnel import Path, Topology, Tunnel, TunnelPath
+from flowfast.plan.bulk import plan_bulk
 from flowfast.plan.pause import PAUSED_NOW, paused
 from flowfast.plan.peers import peer_marks
 from flowfast.plan.ruleset import Wanted, build
@@ -53,11 +54,12 @@ def plan(state: RouterState, config: Config, refused: frozenset[int] = frozenset
     )
     desired = _fast_path(state, config, tunnels)
     facing = _devices(state, config)
+    bulked, why = plan_bulk(state, config, tunnels, facing.lan, facing.wan)
     steered = steer(state, config.steering, tunnels, {Side.LAN: facing.lan, Side.WAN: facing.wan}, refused)
     return replace(
         desired,
-        reasons=tuple(sorted({*desired.reasons, *steered.reasons})),
-        knobs=steered.knobs,
+        reasons=tuple(sorted({*desired.reasons, *steered.reasons, *why})),
+        knobs={**steered.knobs, **bulked},
         steering=steered.steering,
     )
 

@@ -1,0 +1,150 @@
+"""ethtool's features over generic netlink: one as a knob, and all that bulking has to do with; and a fake of them.
+
+Sources: Documentation/networking/ethtool-netlink.rst, include/uapi/linux/ethtool_netlink.h (features since 5.7).
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from struct import Struct
+from typing import Protocol
+
+from flowfast.kernel.netlink import Netlink, attribute, attributes, nested, text
+from flowfast.model.bulk import FEATURES, NAPI, DeviceKnobs
+from flowfast.model.errors import KernelError
+from flowfast.model.knob import Knob
+from flowfast.model.link import Link
+
+NETLINK_GENERIC = 16
+_CONTROL, _GET_FAMILY, _FAMILY_ID, _FAMILY_NAME = 16, 3, 1, 2
+_FEATURES_GET, _FEATURES_SET = 11, 12
+_HEADER, _HW, _WANTED, _ACTIVE, _NOCHANGE = 1, 2, 3, 4, 5
+_DEV_NAME = 2
+_NOMASK, _BITS = 1, 3
+_BIT, _BIT_NAME, _BIT_VALUE = 1, 2, 3
+_GENL = Struct("=BBxx")  # struct genlmsghdr: command, version
+_U16 = Struct("=H")
+
+SYSFS = Path("/sys/class/net")
+
+
+class Bulk(Protocol):
+    """What devices do about bulking."""
+
+    def look(self, links: Iterable[Link]) -> Mapping[str, DeviceKnobs]:
+        """The stages of these devices and what belongs to them. A device that is gone is not there."""
+
+
+class Features:
+    """The features of devices of the network namespace in which it is called."""
+
+    def __init__(self) -> None:
+        self._family: int | None = None
+
+    def read(self, device: str) -> tuple[dict[str, str], frozenset[str]]:
+        """Features "on" or "off", by name, and which of them the driver lets nobody turn. Raises KernelError."""
+        for answer in self._ask(_FEATURES_GET, device):
+            sets = dict(attributes(memoryview(answer)[_GENL.size :]))
+            able, active, fixed = (set(_bits(sets[kind])) for kind in (_HW, _ACTIVE, _NOCHANGE))
+            known = able | active | fixed | set(FEATURES)
+            values = {name: "on" if name in active else "off" for name in known}
+            return values, frozenset(name for name in known if name in fixed or name not in able)
+        raise KernelError(f"ethtool: {device}: no answer about its features", 0)
+
+    def write(self, device: str, name: str, on: bool) -> None:
+        """Turns one. Raises KernelError, also where the kernel took the request and left the feature as it was."""
+        bit = [attribute(_BIT_NAME, name.encode() + b"\0")]
+        if on:
+            bit.append(attribute(_BIT_VALUE, b""))
+        self._ask(_FEATURES_SET, device, nested(_WANTED, nested(_BITS, nested(_BIT, *bit))))
+        if (self.read(device)[0].get(name) == "on") is not on:
+            raise KernelError(
+                f"{device}: {name} stays {'off' if on else 'on'}: the driver does not let it be turned", 95
+            )
+
+    def _ask(self, command: int, device: str, more: bytes = b"") -> list[bytes]:
+        with Netlink(NETLINK_GENERIC) as netlink:
+            if self._family is None:
+                name = attribute(_FAMILY_NAME, b"ethtool\0")
+                (answer,) = netlink.request(_CONTROL, _GENL.pack(_GET_FAMILY, 1) + name, what="ethtool's netlink")
+                found = dict(attributes(memoryview(answer)[_GENL.size :]))
+                self._family = _U16.unpack(found[_FAMILY_ID])[0]
+            header = nested(_HEADER, attribute(_DEV_NAME, device.encode() + b"\0"))
+            body = _GENL.pack(command, 1) + header + more
+            return netlink.request(self._family, body, what=f"ethtool: {device}")
+
+
+def _bits(bitset: memoryview) -> Iterator[str]:
+    """Names of the bits that are set, of a verbose bitset."""
+    found = list(attributes(bitset))
+    nomask = any(kind == _NOMASK for kind, _ in found)
+    for kind, bits in found:
+        if kind == _BITS:
+            for _, bit in attributes(bits):
+                parts = dict(attributes(bit))
+                if nomask or _BIT_VALUE in parts:
+                    yield text(parts[_BIT_NAME])
+
+
+class FeatureKnob:
+    """One feature, "on" or "off", as a knob."""
+
+    def __init__(self) -> None:
+        self._features = Features()
+
+    def read(self, knob: Knob) -> str | None:
+        """None where the device is not there, or not of a kind that has features."""
+        try:
+            return self._features.read(knob.object)[0].get(knob.name)
+        except KernelError:
+            return None
+
+    def write(self, knob: Knob, value: str) -> None:
+        """Turns it. Raises KernelError."""
+        self._features.write(knob.object, knob.name, value == "on")
+
+
+class RealBulk:
+    """The machine's."""
+
+    def __init__(self) -> None:
+        self._features = Features()
+
+    def look(self, links: Iterable[Link]) -> Mapping[str, DeviceKnobs]:
+        """Asks each: one request, and a file for each NAPI attribute."""
+        found = {}
+        for link in links:
+            try:
+                values, fixed = self._features.read(link.name)
+            except KernelError:
+                continue  # gone since, or without features
+            ours = {name: values[name] for name in FEATURES}
+            found[link.name] = DeviceKnobs(ours | _napi(link), fixed & frozenset(FEATURES))
+        return found
+
+
+def _napi(link: Link) -> dict[str, str]:
+    """What sysfs has of the device; nothing where /sys is of another network namespace."""
+    folder = SYSFS / link.name
+    try:
+        if int((folder / "ifindex").read_text()) != link.ifindex:
+            return {}
+    except OSError:
+        return {}
+    found = {}
+    for name in NAPI:
+        try:
+            found[name] = (folder / name).read_text().strip()
+        except OSError:  # before the kernel that has it, or a device without NAPI
+            continue
+    return found
+
+
+class FakeBulk:
+    """Devices as a test has them."""
+
+    def __init__(self, knobs: Mapping[str, DeviceKnobs] | None = None) -> None:
+        self.knobs = dict(knobs or {})
+
+    def look(self, links: Iterable[Link]) -> Mapping[str, DeviceKnobs]:
+        """What was set, of devices that are there."""
+        return {link.name: self.knobs[link.name] for link in links if link.name in self.knobs}

@@ -1,0 +1,252 @@
+"""In the guest: runs cases, each kind of packet in turn, and says on standard output what became of it.
+
+A line before each kind and one after it, so that whoever reads knows what killed a kernel that says no more. Cases
+without esp_offload come first: with SAs about, the module cannot be unloaded.
+"""
+
+import json
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from pyroute2 import netns
+
+from flowfast.lab.manual_keys import manual_keys
+from flowfast.lab.netns import LabError, Netns
+from flowfast.lab.qualify.kinds import KINDS, Tcp, Udp
+from flowfast.lab.qualify.traffic import Arrived, Ends, tcp, udp
+from flowfast.lab.topology import TUNNEL_MTU, Kind, TwoGateways, two_gateways
+from flowfast.model.bulk import Case, Side, Stage, Verdict
+
+FLUSH_NS = 2_000_000
+"""How long GRO waits for more packets, in nanoseconds: long, because the guest is emulated."""
+FEATURES = {
+    Stage.OFF: "gro off",
+    Stage.GRO: "gro on rx-gro-list off rx-udp-gro-forwarding off",
+    Stage.UDP: "gro on rx-gro-list off rx-udp-gro-forwarding on",
+    Stage.LIST: "gro on rx-gro-list on rx-udp-gro-forwarding off",
+}
+LAB_KINDS: dict[str, Kind] = {"policy": "policy", "interface": "xfrmi", "cross-netns": "cross-netns"}
+"""Topology -> what the lab calls it."""
+RETRANSMITTED = 0.05
+"""Share of retransmitted segments from which a TCP stream counts as one that loses packets."""
+
+
+def case_json(case: Case) -> dict[str, Any]:
+    """A case as the scenario is told of it."""
+    return {
+        "driver": case.driver,
+        "finished": case.finished,
+        "topology": case.topology,
+        "outer": case.outer,
+        "side": str(case.side),
+        "stage": str(case.stage),
+        "esp_offload": case.esp_offload,
+    }
+
+
+def case_of(data: dict[str, Any]) -> Case:
+    """The same, read back."""
+    return Case(**{**data, "side": Side(data["side"]), "stage": Stage(data["stage"])})
+
+
+def groups(cases: Iterable[Case]) -> dict[tuple[bool, str, bool, int], list[Case]]:
+    """Cases that share a topology: (esp_offload, topology, finished, outer); the module is loaded once, in between."""
+    found: dict[tuple[bool, str, bool, int], list[Case]] = {}
+    for case in sorted(cases, key=lambda each: (each.esp_offload, each.topology, each.finished, each.outer)):
+        found.setdefault((case.esp_offload, case.topology, case.finished, case.outer), []).append(case)
+    return found
+
+
+def run(cases: Sequence[Case], say: Any) -> None:
+    """All cases, one after the other."""
+    for (esp_offload, topology, finished, outer), those in groups(cases).items():
+        if esp_offload:
+            subprocess.run(["modprobe", "-a", "esp4_offload", "esp6_offload"], check=True)
+        wire = "veth" if those[0].driver == "veth" else "nic"
+        with two_gateways(LAB_KINDS[topology], wire, finish_checksums=finished) as topo:  # type: ignore[arg-type]
+            manual_keys(topo, outer)  # type: ignore[arg-type]
+            if not all(topo.ping(family, 3) for family in topo.families):
+                raise LabError(f"{topology}: no ping comes through the tunnel")
+            for each in (topo.h1, topo.h2, topo.gw2):
+                _quiet(each)
+            _flowtable(topo)
+            for case in those:
+                with _stage(topo, case):
+                    _kinds(topo, case, say)
+
+
+def _kinds(topo: TwoGateways, case: Case, say: Any) -> None:
+    say({"case": case_json(case)})
+    one, two = (topo.h1, 1), (topo.h2, 2)
+    (sender, near), (receiver, far) = (one, two) if case.side is Side.LAN else (two, one)
+    for host in (topo.h1, topo.h2):
+        host.run(["ip", "route", "flush", "cache"])  # path MTUs that a case before this one made up
+    seen = _seen(topo)
+    sent = 0
+    for kind in KINDS:
+        if sent and not isinstance(kind, Udp):
+            say({"merged": round(sent / max(_seen(topo) - seen, 1), 1)})
+            sent = 0
+        segments = _seen(topo) if isinstance(kind, Tcp) else 0
+        say({"kind": kind.name})
+        ends = Ends(
+            sender,
+            receiver,
+            topo.host_address(near, kind.family),  # type: ignore[arg-type]
+            topo.host_address(far, kind.family),  # type: ignore[arg-type]
+        )
+        before = _trouble(topo, receiver, sender)
+        try:
+            arrived = udp(ends, kind) if isinstance(kind, Udp) else tcp(ends, kind)
+        except LabError as error:
+            say({"kind": kind.name, "verdict": str(Verdict.LOST), "note": str(error)})
+            continue
+        sent += arrived.sent if isinstance(kind, Udp) else 0
+        grown = {name: count - before[name] for name, count in _trouble(topo, receiver, sender).items()}
+        say(
+            {
+                "kind": kind.name,
+                "verdict": str(judge(kind, arrived, grown)),
+                "sent": arrived.sent,
+                "got": arrived.got,
+                "wrong": arrived.wrong,
+                "seen": _seen(topo) - segments if isinstance(kind, Tcp) else None,
+                "trouble": {name: count for name, count in grown.items() if count},
+            }
+        )
+    say({"done": True})
+
+
+def judge(kind: Udp | Tcp, arrived: Arrived, trouble: dict[str, int]) -> Verdict:
+    """From what arrived and what the namespaces' counters say of it.
+
+    TCP repairs what a stage breaks: packets that ESP refused, bad checksums and many retransmissions give it away.
+    """
+    if arrived.wrong or trouble["bad checksums"]:
+        return Verdict.CORRUPT
+    if arrived.got != arrived.sent or trouble["refused by xfrm"]:
+        return Verdict.LOST
+    if isinstance(kind, Tcp):
+        segments = arrived.sent / (kind.mss or kind.write or 1400)
+        if trouble["retransmitted"] > max(8, RETRANSMITTED * segments):
+            return Verdict.LOST
+    return Verdict.WHOLE
+
+
+def _trouble(topo: TwoGateways, receiver: Netns, sender: Netns) -> dict[str, int]:
+    at = _statistics(receiver, "snmp") + _statistics(receiver, "snmp6")
+    xfrm = _statistics(topo.underlay1, "xfrm_stat")
+    return {
+        "bad checksums": _counter(at, "Udp", "InCsumErrors")
+        + _counter(at, "Tcp", "InCsumErrors")
+        + _six(at, "Udp6InCsumErrors"),
+        "refused by xfrm": sum(
+            int(line.split()[1]) for line in xfrm.splitlines() if line.startswith("XfrmOut") and "Error" in line
+        ),
+        "retransmitted": _counter(_statistics(sender, "snmp"), "Tcp", "RetransSegs"),
+    }
+
+
+def _statistics(ns: Netns, name: str) -> str:
+    """A file of /proc/net, read by a thread in the namespace: a process would cost 50 ms under emulation."""
+    read: list[str] = []
+
+    def look() -> None:
+        netns.setns(ns.name, flags=0, fork=False)
+        read.append(Path(f"/proc/thread-self/net/{name}").read_text())
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    thread.join()
+    return read[0]
+
+
+def _counter(snmp: str, protocol: str, name: str) -> int:
+    heads, values = [line.split()[1:] for line in snmp.splitlines() if line.startswith(f"{protocol}:")]
+    return dict(zip(heads, map(int, values), strict=True)).get(name, 0)
+
+
+def _six(snmp6: str, name: str) -> int:
+    return next((int(line.split()[1]) for line in snmp6.splitlines() if line.split()[:1] == [name]), 0)
+
+
+def _quiet(ns: Netns) -> None:
+    """Nobody but gw1 puts packets together."""
+    for device in ("e0", "lan0", "wan0", "ipsec0"):
+        ns.run(["ethtool", "-K", device, "gro", "off"], check=False)
+    # Nobody has to find out the tunnel's MTU first, at the price of packets.
+    ns.run(["ip", "link", "set", "e0", "mtu", str(TUNNEL_MTU)], check=False)
+
+
+def _flowtable(topo: TwoGateways) -> None:
+    devices = topo.devices
+    rules = f"""
+table inet qualify {{
+  flowtable fast {{ hook ingress priority 0; devices = {{ {", ".join(devices)} }}; }}
+  chain forward {{ type filter hook forward priority 0;
+    meta l4proto {{ tcp, udp }} ct state established flow add @fast
+  }}
+}}
+table netdev qualify {{
+  counter seen {{ }}
+"""
+    for device in devices:
+        rules += f"""  chain in_{device} {{ type filter hook ingress device {device} priority -300;
+    ip daddr 10.0.0.0/8 counter name seen
+    ip6 daddr fd00::/16 counter name seen
+  }}
+"""
+    topo.gw1.run(["nft", "-f", "-"], stdin=rules + "}\n")
+
+
+def _seen(topo: TwoGateways) -> int:
+    """Inner packets that gw1's stack saw, on every device of the flowtable."""
+    listed = json.loads(topo.gw1.run(["nft", "-j", "list", "counter", "netdev", "qualify", "seen"]).stdout)
+    return next(int(each["counter"]["packets"]) for each in listed["nftables"] if "counter" in each)
+
+
+@contextmanager
+def _stage(topo: TwoGateways, case: Case) -> Iterator[None]:
+    """The stage on the devices of its side, and everything off on the others."""
+    merging = {"lan0"} if case.side is Side.LAN else {"wan0", "ipsec0"}
+    for ns in {topo.gw1, topo.underlay1}:
+        present = ns.call(_devices)
+        for device in present:
+            stage = case.stage if device in merging else Stage.OFF
+            ns.run(["ethtool", "-K", device, *FEATURES[stage].split()], check=device in ("lan0", "wan0"))
+            waits = device in merging and case.stage is not Stage.OFF and device != "ipsec0"
+            ns.write(f"/sys/class/net/{device}/gro_flush_timeout", str(FLUSH_NS if waits else 0))
+            ns.write(f"/sys/class/net/{device}/napi_defer_hard_irqs", "1" if waits else "0")
+    if case.driver == "veth":
+        # veth only has NAPI, and so GRO, where its peer does not send super-packets.
+        ends = ((topo.h1, "e0"), (topo.gw2, "wan0"))
+        for ns, device in ends:
+            ns.run(["ethtool", "-K", device, "tso", "off"])
+    yield
+
+
+def _devices() -> list[str]:
+    there = {each.name for each in Path("/sys/class/net").iterdir()}
+    return sorted(there & {"lan0", "wan0", "ipsec0"})
+
+
+def main() -> None:
+    """`python3 -m flowfast.lab.qualify.scenario CASES`: a JSON list."""
+
+    def say(event: dict[str, Any]) -> None:
+        sys.stdout.write(json.dumps(event) + "\n")
+        sys.stdout.flush()
+
+    started = time.monotonic()
+    run([case_of(each) for each in json.loads(sys.argv[1])], say)
+    say({"seconds": time.monotonic() - started})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,93 @@
+"""Bulking on a real kernel: what is read is what ethtool says; knobs are turned, and brought back after kill -9."""
+
+import asyncio
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from flowfast.kernel.features import RealBulk
+from flowfast.kernel.knobs import RealKnobs
+from flowfast.kernel.links import RealLinks
+from flowfast.lab.manual_keys import manual_keys
+from flowfast.lab.netns import Netns
+from flowfast.lab.topology import TwoGateways, two_gateways
+from flowfast.model.bulk import DeviceKnobs, Stage
+from flowfast.model.errors import KernelError
+from flowfast.model.knob import Knob, KnobKind
+
+pytestmark = pytest.mark.guest(images=["debian14"], nics=3)
+
+LIST = Knob(KnobKind.FEATURE, "lan0", "rx-gro-list")
+CHECKSUM = Knob(KnobKind.FEATURE, "lan0", "rx-checksum")
+CONFIG = """
+devices: {lan: [lan0], wan: [wan0]}
+bulk: {profile: throughput, accept: [unqualified]}
+"""
+
+
+@pytest.fixture(scope="module")
+def topo() -> Iterator[TwoGateways]:
+    with two_gateways("policy", "nic") as built:
+        manual_keys(built)
+        yield built
+
+
+def look() -> dict[str, DeviceKnobs]:
+    return dict(RealBulk().look(asyncio.run(RealLinks().links())))
+
+
+def turn(knob: Knob, value: str) -> str | None:
+    try:
+        RealKnobs().turn(knob, value)
+    except KernelError as refused:
+        return str(refused)
+    return None
+
+
+def as_ethtool_says(ns: Netns, device: str) -> dict[str, str]:
+    parted = (line.partition(":") for line in ns.run(["ethtool", "-k", device]).stdout.splitlines()[1:])
+    return {name.strip(): value.strip() for name, _, value in parted}
+
+
+def test_features_are_read_and_turned_as_ethtool_says(topo: TwoGateways) -> None:
+    gw1 = topo.gw1
+    before, said = gw1.call(look)["lan0"], as_ethtool_says(gw1, "lan0")
+    names = {"rx-gro": "generic-receive-offload", "rx-gro-list": "rx-gro-list", "rx-checksum": "rx-checksumming"}
+    for name, ethtools in names.items():
+        assert said[ethtools] == before.values[name] + (" [fixed]" if name in before.fixed else "")
+    assert before.stage is Stage.GRO
+    assert gw1.call(turn, LIST, "on") is None
+    assert as_ethtool_says(gw1, "lan0")["rx-gro-list"] == "on"
+    assert gw1.call(look)["lan0"].stage is Stage.LIST
+    assert gw1.call(turn, LIST, "off") is None
+    assert gw1.call(look)["lan0"] == before
+
+
+def test_what_the_kernel_takes_and_does_not_do_is_refused(topo: TwoGateways) -> None:
+    assert "rx-checksum" in topo.gw1.call(look)["lan0"].fixed  # off, as the lab's NICs have it
+    assert "lan0: rx-checksum stays off" in (topo.gw1.call(turn, CHECKSUM, "on") or "")
+
+
+def values(ns: Netns) -> dict[str, dict[str, str]]:
+    return {device: dict(knobs.values) for device, knobs in ns.call(look).items()}
+
+
+def test_apply_turns_and_remove_brings_back_after_kill_9(topo: TwoGateways, tmp_path: Path) -> None:
+    """Who turned the knobs is long gone; and one that was killed in between left them half turned."""
+    gw1, flowfast = topo.gw1, ["python3", "-m", "flowfast"]
+    found = values(gw1)
+    config = tmp_path / "bulk.yaml"
+    config.write_text(CONFIG)
+    planned = json.loads(gw1.run([*flowfast, "plan", str(config), "--json"], timeout=300).stdout)
+    assert {"knob": "lan0 gro_flush_timeout", "from": "0", "to": "200000", "back": False} in planned["knobs"]
+    assert values(gw1) == found
+    gw1.run([*flowfast, "apply", str(config), "--yes"], timeout=300)
+    lan = gw1.call(look)["lan0"]
+    assert lan.stage is not Stage.OFF
+    assert lan.values["gro_flush_timeout"] == "200000"
+    # As kill -9 leaves them: in the journal, and not all of them turned.
+    gw1.write("/sys/class/net/lan0/gro_flush_timeout", found["lan0"]["gro_flush_timeout"])
+    gw1.run([*flowfast, "apply", "--remove"], timeout=300)
+    assert values(gw1) == found
