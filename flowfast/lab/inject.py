@@ -32,7 +32,7 @@ class Tuple:
     protocol: int = UDP
 
 
-def _checksum(data: bytes) -> int:
+def checksum(data: bytes) -> int:
     if len(data) % 2:
         data += b"\0"
     total: int = sum(struct.unpack(f"!{len(data) // 2}H", data))
@@ -53,12 +53,12 @@ def forge(what: Tuple, smac: bytes, dmac: bytes) -> bytes:
     pseudo = source.packed + destination.packed + struct.pack("!IHH", len(head) + len(MARKER), 0, what.protocol)
     if source.version == 4:
         pseudo = source.packed + destination.packed + struct.pack("!HH", what.protocol, len(head) + len(MARKER))
-    sum_ = _checksum(pseudo + head + MARKER)
+    sum_ = checksum(pseudo + head + MARKER)
     segment = head[:at] + struct.pack("!H", sum_) + head[at + 2 :] + MARKER
     if source.version == 4:
         ip = struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(segment), 1, 0x4000, 64, what.protocol, 0)
         ip += source.packed + destination.packed
-        packet = ip[:10] + struct.pack("!H", _checksum(ip)) + ip[12:] + segment
+        packet = ip[:10] + struct.pack("!H", checksum(ip)) + ip[12:] + segment
     else:
         packet = struct.pack("!IHBB", 6 << 28, len(segment), what.protocol, 64)
         packet += source.packed + destination.packed + segment
