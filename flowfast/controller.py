@@ -2,8 +2,9 @@
 
 One round does all of it, and does nothing where nothing changed; so every event, lost events and the clock all lead to
 the same place. Only one thing does not wait for a round: when somebody else changes nftables, every flow leaves the
-flowtable at once, so that the operator's change holds for connections that are already fast. SA events only feed the
-counters: the kernel itself takes a flow off an SA that is gone (xfrm_bundle_ok, net/xfrm/xfrm_policy.c).
+flowtable at once, so that the operator's change holds for connections that are already fast; so what a round does that
+takes long is done in threads. SA events mostly feed the counters only (news.py): the kernel itself takes a flow off an
+SA that is gone (xfrm_bundle_ok, net/xfrm/xfrm_policy.c), and the flow's next packet finds the new one.
 
 Stopping leaves the kernel as it is: the router goes on forwarding, fast.
 """
@@ -12,34 +13,23 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import replace
 from typing import TypeVar
 
-from flowfast.apply import Outcome, converge
+from flowfast.apply import Outcome, Writer, converge
 from flowfast.config.schema import Config
 from flowfast.kernel import Kernel, LinkChanged, NewGeneration
 from flowfast.kernel.xfrm import Event as XfrmEvent
-from flowfast.kernel.xfrm import (
-    Migrated,
-    PoliciesFlushed,
-    PolicyAdded,
-    PolicyDeleted,
-    PolicyExpired,
-    PolicyUpdated,
-    Resync,
-    SaAdded,
-    SaDeleted,
-    SaExpired,
-)
+from flowfast.kernel.xfrm import PolicyAdded, PolicyUpdated, Resync, SaDeleted, SaExpired
 from flowfast.metrics.books import Books
 from flowfast.model.desired import Desired
 from flowfast.model.errors import FlowfastError
 from flowfast.model.reason import Severity
 from flowfast.model.snapshot import Reconciles, Snapshot
-from flowfast.model.state import Feature
+from flowfast.model.state import Feature, RouterState
+from flowfast.news import Known
 from flowfast.observe import observe
-from flowfast.plan.diff import flush_flows
 from flowfast.plan.health import health
 from flowfast.plan.planner import plan
 from flowfast.snapshot import History, look
@@ -72,7 +62,14 @@ class Controller:
         self._books = books or Books()
         self._on_snapshot, self._interval = on_snapshot, interval
         self._wake = asyncio.Event()
-        self._desired: Desired | None = None
+        self._writer = Writer(kernel.nft)
+        self._known: Known | None = None
+        """What events are news against; None while a round is due that looks at everything."""
+        self._unjudged: list[XfrmEvent] = []
+        """Events that came meanwhile: of those before the round's first look nothing is left to be seen after it."""
+        self._state: RouterState | None = None
+        self._moved = False
+        """Whether a device came, went or changed since that state."""
         self._snapshot: Snapshot | None = None
         self._failures = 0
         self._unflushed = False
@@ -108,40 +105,37 @@ class Controller:
 
     # --- events --------------------------------------------------------------------------------------------------
 
-    def _foreign(self, event: NewGeneration) -> None:
+    async def _foreign(self, event: NewGeneration) -> None:
         if event.own:
             return
         if event.generation is None:
             self._lost("nftables")
         log.info("nftables changed by %s: all flows off the flowtable", event.process or "somebody")
-        self._flush()
+        await self._flush()
         self._wake.set()
 
-    def _link(self, event: LinkChanged) -> None:
+    async def _link(self, event: LinkChanged) -> None:
         if event.link is None:
             self._lost("links")
+        self._moved = True
         self._wake.set()
 
-    def _xfrm(self, event: XfrmEvent) -> None:
-        match event:
-            case SaDeleted() | SaExpired(hard=True):
-                self._books.ended(event.sa)
-                if event.sa.pcpu is not None and self.config.steering.on:
-                    self._wake.set()
-            case SaAdded() if event.sa.pcpu is not None and self.config.steering.on:
-                self._wake.set()
-            case SaAdded() if event.sa.output_mark is not None or self._unconfined():
-                self._wake.set()  # the marks that tell peers apart may have changed (plan/peers.py)
-            case Resync():
-                self._lost("xfrm")
-                self._wake.set()
-            case PolicyAdded() | PolicyUpdated() if self.config.offload.plain:
-                # What crosses in the clear and fast may be protected from now on. The kernel sees to it by itself for
-                # most flows (rt_genid_bump), not for those that it sends straight to a device (XMIT_DIRECT).
-                self._flush()
-                self._wake.set()
-            case PolicyAdded() | PolicyUpdated() | PolicyDeleted() | PolicyExpired() | PoliciesFlushed() | Migrated():
-                self._wake.set()
+    async def _xfrm(self, event: XfrmEvent) -> None:
+        if isinstance(event, SaDeleted) or (isinstance(event, SaExpired) and event.hard):
+            self._books.ended(event.sa)
+        if isinstance(event, Resync):
+            self._lost("xfrm")
+        elif self._known is None:
+            self._unjudged.append(event)
+        elif not self._known.changed_by(event):
+            return
+        if self.config.offload.plain and isinstance(event, PolicyAdded | PolicyUpdated):
+            # What crosses in the clear and fast may be protected from now on. The kernel sees to it by itself for
+            # most flows (rt_genid_bump), not for those that it sends straight to a device (XMIT_DIRECT).
+            await self._flush()
+        if self._known is not None or isinstance(event, Resync):
+            self._known = None
+            self._wake.set()
 
     async def _underlay(self, netns: str) -> None:
         """Hears of the SAs that end in another network namespace, also once it is there again."""
@@ -155,22 +149,15 @@ class Controller:
                 log.debug("the SAs of network namespace %s cannot be followed now: %s", netns, error)
             await asyncio.sleep(self._interval)
 
-    def _unconfined(self) -> bool:
-        reasons = self._desired.reasons if self._desired else ()
-        return any(reason.code == "PEERS_NOT_CONFINED" for reason in reasons)
-
     def _lost(self, source: str) -> None:
         log.warning("events of %s were lost: looking at everything again", source)
         self.reconciles = replace(self.reconciles, events_lost=self.reconciles.events_lost + 1)
 
-    def _flush(self) -> None:
-        commands = flush_flows(self._desired.ruleset) if self._desired else []
-        if not commands:
-            return
+    async def _flush(self) -> None:
         try:
-            self.kernel.nft.commit(commands)
+            flushed = await self._writer.flush()
             self._unflushed = False
-            self.reconciles = replace(self.reconciles, flushes=self.reconciles.flushes + 1)
+            self.reconciles = replace(self.reconciles, flushes=self.reconciles.flushes + flushed)
         except FlowfastError as error:
             # Our tables are not what they were (`nft flush ruleset`, a device gone): the next round sees to it.
             log.warning("flows could not be taken off at once: %s", error)
@@ -181,16 +168,22 @@ class Controller:
     async def round(self) -> None:
         """Observes, plans, applies, verifies, once. An error is logged, counted and tried again."""
         self._wake.clear()
+        self._unjudged.clear()
         started = time.monotonic()
         netns = self.config.underlay_netns
         try:
-            state = await observe(self.kernel, self.features, netns)
-            desired = plan(state, self.config, self._steersman.refused)
-            outcome = await converge(self.kernel, desired, state, netns)
+            known = None if self._moved else self._state
+            self._moved = False
+            state = await observe(self.kernel, self.features, netns, known=known)
+            desired = await asyncio.to_thread(plan, state, self.config, self._steersman.refused)
+            outcome = await converge(self.kernel, desired, state, netns, writer=self._writer)
+            self._state = outcome.state
             if self._unflushed:
-                self.kernel.nft.commit(flush_flows(desired.ruleset))
+                await self._writer.flush()
                 self._unflushed = False
-            self._done(desired, outcome, time.monotonic() - started)
+            self._done(outcome, time.monotonic() - started)
+            tunnels = [path.tunnel for path in desired.paths]
+            self._know(Known(outcome.state.policies, tunnels, steering=self.config.steering.on))
             await self._publish(desired, outcome)
         except FlowfastError as error:
             log.error("this round failed: %s", error)
@@ -198,6 +191,12 @@ class Controller:
             self.reconciles = replace(
                 self.reconciles, total=self.reconciles.total + 1, failed=self.reconciles.failed + 1
             )
+
+    def _know(self, known: Known) -> None:
+        if any(map(known.changed_by, self._unjudged)):
+            self._wake.set()
+        elif not self._wake.is_set():
+            self._known = known
 
     async def _publish(self, desired: Desired, outcome: Outcome) -> None:
         totals = self._books.totals(path.tunnel for path in desired.paths)
@@ -208,7 +207,7 @@ class Controller:
         snapshot, stale = self._steersman.judge(self._snapshot, await self._books.close(looked))
         if stale:
             log.info("flows may be on SAs of other CPUs: all flows off the flowtable, to be learnt anew")
-            self._flush()
+            await self._flush()
         known: set[tuple[str, str]] = set()
         if self._snapshot is not None:
             slow = health(self._snapshot, snapshot)
@@ -220,9 +219,7 @@ class Controller:
         self._snapshot = snapshot
         self._on_snapshot(snapshot)
 
-    def _done(self, desired: Desired, outcome: Outcome, seconds: float) -> None:
-        # What was not held was taken out again, and there is nothing to flush.
-        self._desired = desired if outcome.held else None
+    def _done(self, outcome: Outcome, seconds: float) -> None:
         self._failures = 0 if outcome.held else self._failures + 1
         done = self.reconciles
         self.reconciles = replace(
@@ -237,6 +234,6 @@ class Controller:
             log.info("%s", done_now)
 
 
-async def _follow(events: AsyncIterator[Event], react: Callable[[Event], None]) -> None:
+async def _follow(events: AsyncIterator[Event], react: Callable[[Event], Awaitable[None]]) -> None:
     async for event in events:
-        react(event)
+        await react(event)

@@ -1,5 +1,6 @@
 """observe(): asks the kernel everything once and returns one RouterState."""
 
+import asyncio
 import time
 from collections.abc import Iterable, Mapping
 
@@ -9,6 +10,7 @@ from flowfast.model.link import Link
 from flowfast.model.machine import Machine
 from flowfast.model.nftables import Ruleset
 from flowfast.model.state import Feature, RouterState, Spd
+from flowfast.plan.pause import paused
 from flowfast.plan.ruleset import FLOWTABLE, INET, NETDEV
 from flowfast.qualified import cells, kernels
 
@@ -23,8 +25,18 @@ SYSCTLS = (
 )
 
 
-async def observe(kernel: Kernel, features: Mapping[str, Feature], underlay_netns: Iterable[str] = ()) -> RouterState:
+async def observe(
+    kernel: Kernel,
+    features: Mapping[str, Feature],
+    underlay_netns: Iterable[str] = (),
+    *,
+    known: RouterState | None = None,
+) -> RouterState:
     """One snapshot. `features` were probed before: they do not change while the kernel runs.
+
+    `known`: an earlier snapshot, since which no device has come or gone (one that goes takes itself off flowtables
+    without a transaction). Its ruleset is taken where nobody has committed a transaction since: to list it takes as
+    long as all else together. What blocks works in threads, so that the event loop stays free to react.
 
     Raises KernelError or Unavailable where a subsystem that is there does not answer; what is not there (a feature
     without which its dump makes no sense) is simply empty.
@@ -39,7 +51,11 @@ async def observe(kernel: Kernel, features: Mapping[str, Feature], underlay_netn
         async with kernel.xfrm_in(netns) as there:
             underlay[netns] = Spd(tuple(await there.sas()), tuple(await there.policies()))
     links = await kernel.links.links()
-    ruleset = kernel.nft.read((INET, NETDEV)) if has("nftables") else Ruleset()
+    generation = kernel.nft.generation() if has("nftables") else None
+    if known is not None and known.generation == generation and not paused(known.ruleset):  # a pause ends by itself
+        ruleset = known.ruleset
+    else:
+        ruleset = await asyncio.to_thread(kernel.nft.read, (INET, NETDEV)) if has("nftables") else Ruleset()
     table = ruleset.tables.get(INET)
     flowtable = table.flowtables.get(FLOWTABLE) if table else None
     return RouterState(
@@ -49,6 +65,7 @@ async def observe(kernel: Kernel, features: Mapping[str, Feature], underlay_netn
         policies=tuple(policies),
         underlay=underlay,
         ruleset=ruleset,
+        generation=generation,
         hooked=kernel.nft.hooked(INET, flowtable) if flowtable else frozenset(),
         features=features,
         sysctls={name: kernel.system.sysctl(name) for name in SYSCTLS},

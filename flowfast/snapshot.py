@@ -1,5 +1,6 @@
 """look(): the counters and flows of one moment, beside the state and the plan: what status and metrics show."""
 
+import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -46,8 +47,8 @@ async def look(
     slow = full and int(state.sysctls.get(_TRACKED) or 0) <= MANY
     # What goes in before what took the full path: read the other way round, a packet on the full path that came in
     # between would count for the flowtable, and no counter can take that back.
-    before = kernel.nft.counters(NETDEV) if NETDEV in held else {}
-    full_path = kernel.nft.counters(INET) if INET in held else {}
+    before = await asyncio.to_thread(kernel.nft.counters, NETDEV) if NETDEV in held else {}
+    full_path = await asyncio.to_thread(kernel.nft.counters, INET) if INET in held else {}
     flows = await _flows(kernel, offloaded=not slow)
     return Snapshot(
         state=state,

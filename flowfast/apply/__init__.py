@@ -2,5 +2,6 @@
 
 from flowfast.apply.apply import Outcome, converge, remove
 from flowfast.apply.verify import verify
+from flowfast.apply.writer import Writer
 
-__all__ = ["Outcome", "converge", "remove", "verify"]
+__all__ = ["Outcome", "Writer", "converge", "remove", "verify"]

@@ -1,10 +1,12 @@
 """converge(): commits the difference in one transaction, verifies it, and retreats to the full path if it fails."""
 
+import asyncio
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from flowfast.apply.knobs import KnobJournal, turn_knobs
 from flowfast.apply.verify import verify
+from flowfast.apply.writer import Writer
 from flowfast.kernel import Kernel
 from flowfast.model.desired import Desired, Step
 from flowfast.model.errors import KernelError
@@ -44,20 +46,24 @@ async def converge(
     desired: Desired,
     state: RouterState,
     underlay_netns: Sequence[str] = (),
+    *,
     journal: KnobJournal | None = None,
+    writer: Writer | None = None,
 ) -> Outcome:
     """Brings the kernel from `state` to `desired`. Nothing to do changes nothing, and drops no flow.
 
     Where the kernel took the transaction but does not hold it, everything of ours is removed: the full L3 path is
-    always correct. Raises KernelError where it refused the transaction; then nothing was changed.
+    always correct. `writer`: whose turns the changes wait for, where others make some too. Raises KernelError where it
+    refused the transaction; then nothing was changed.
     """
-    steps = tuple(diff(desired.ruleset, state.ruleset))
+    writer = writer or Writer(kernel.nft)
+    steps = tuple(await asyncio.to_thread(diff, desired.ruleset, state.ruleset))
+    await writer.change(commands_of(steps), desired.ruleset)
     if steps:
-        kernel.nft.commit(commands_of(steps))
         state = await observe(kernel, state.features, underlay_netns)
-    failures = tuple(verify(desired, state))
+    failures = tuple(await asyncio.to_thread(verify, desired, state))
     if failures:
-        await remove(kernel, state)
+        await writer.change(commands_of(remove_all(state.ruleset)), None)
         state = await observe(kernel, state.features, underlay_netns)
     turned, refused = turn_knobs(kernel.knobs, desired.knobs, journal or KnobJournal())
     if desired.steering is not None:

@@ -116,6 +116,8 @@ class RouterState:
     """SAs and policies of other network namespaces (the underlays of xfrm interfaces), by the namespace's name."""
     ruleset: Ruleset = field(default_factory=Ruleset)
     """What the kernel holds of our own tables; nothing of anybody else's."""
+    generation: int | None = None
+    """That of nftables when the ruleset was read; None without nftables."""
     hooked: frozenset[str] = frozenset()
     """Devices on whose ingress hook our flowtable really stands."""
     features: Mapping[str, Feature] = field(default_factory=dict)

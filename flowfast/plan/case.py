@@ -15,6 +15,7 @@ from flowfast.model.state import Flow, RouterState
 from flowfast.model.tunnel import Topology, Tunnel, TunnelKey, TunnelPath
 from flowfast.plan.flows import Forwarded, Packet, directions, first_policy, inside, tunnel_of
 from flowfast.plan.mtu import tunnel_mtu
+from flowfast.plan.pairs import prefixes
 from flowfast.plan.roles import Role, roles
 from flowfast.plan.ruleset import FLOWTABLE, INET
 from flowfast.plan.spd import SpdRegions, cut
@@ -173,10 +174,8 @@ class Case:
     def in_set(self) -> bool:
         """Whether the kernel's set of what may be fast holds the connection."""
         table, packet = self.sight.table, self.out.sent
-        held = table.sets.get("fast6" if packet.family == 10 else "fast4") if table else None
-        return held is not None and any(
-            inside(packet.dst, remote) and inside(packet.src, local) for remote, local in held.elements
-        )
+        held = prefixes("fast6" if packet.family == 10 else "fast4", table.sets.values()) if table else ()
+        return any(inside(packet.dst, remote) and inside(packet.src, local) for remote, local in held)
 
 
 def choose(sas: Sequence[SA], growth: Mapping[SaKey, int]) -> tuple[SA | None, tuple[SA, ...]]:

@@ -26,9 +26,14 @@ from flowfast.model.transaction import (
     DeleteTable,
     FlushChain,
 )
+from flowfast.plan.filters import EXCLUDED_ADDRESSES
 from flowfast.plan.ruleset import INET, NETDEV, PROTECTED
 
 OWN = (INET, NETDEV)
+KEEPING_OFF = (PROTECTED, EXCLUDED_ADDRESSES)
+"""Sets (by how their names begin) that let fewer flows be fast when they grow."""
+LETTING_ON = ("fast", "guarded")
+"""Sets that do so when they shrink. Of others neither matters: a guard sees every packet, before the flowtable."""
 
 
 def diff(wanted: Ruleset, actual: Ruleset) -> list[Step]:
@@ -41,7 +46,7 @@ def diff(wanted: Ruleset, actual: Ruleset) -> list[Step]:
     changes.sort(key=lambda change: OWN.index(change.table))  # inet first: takes flows off before guards move
     # A flow that is fast already would never see the change: whatever takes something away, or changes a rule,
     # takes all flows off, in the same transaction.
-    flush = any(change.restrictive for change in changes) or NETDEV in gone or _newly_protected(wanted, actual)
+    flush = any(change.restrictive for change in changes) or NETDEV in gone or _newly_kept_off(wanted, actual)
     steps = [Step(f"remove table {table}", (DeleteTable(table),), flushes=True) for table in gone if table == INET]
     for change in changes:
         steps += change.removals(flush=flush and change.table == INET)
@@ -73,15 +78,15 @@ def remove_all(actual: Ruleset) -> list[Step]:
     return diff(Ruleset(), actual)
 
 
-def _newly_protected(wanted: Ruleset, actual: Ruleset) -> bool:
-    """True where a prefix pair becomes protected that connections may be crossing in the clear, fast."""
+def _newly_kept_off(wanted: Ruleset, actual: Ruleset) -> bool:
+    """True where addresses become protected or excluded that connections may be crossing, fast."""
     if INET not in wanted.tables or INET not in actual.tables:
         return False
     had = actual.tables[INET].sets
     return any(
         _missing(each.elements, had[name].elements)
         for name, each in wanted.tables[INET].sets.items()
-        if name.startswith(PROTECTED) and name in had
+        if name.startswith(KEEPING_OFF) and name in had
     )
 
 
@@ -139,7 +144,7 @@ class _TableDiff:
     @property
     def restrictive(self) -> bool:
         """True where flows that are fast now might not be allowed to be, or not unguarded."""
-        restricting_sets = [name for name in self.lost if self.wanted.sets[name].data is None]
+        restricting_sets = [name for name in self.lost if name.startswith(LETTING_ON)]
         return bool(self.dead_chains or self.changed_chains or self.dead_sets or restricting_sets) or any(
             not self._grows(name) for name in self.actual.flowtables
         )

@@ -9,8 +9,10 @@ from ipaddress import IPv4Network, IPv6Network, collapse_addresses
 
 from flowfast.config.offload import Exclude, Offload
 from flowfast.config.traffic import Mark
-from flowfast.model.nftables import Set
+from flowfast.model.nftables import Element, Set
 
+EXCLUDED_ADDRESSES = "excluded"
+"""Sets (by family) of addresses whose connections keep to the full path."""
 EXCLUDED = "excluded_"
 """Begins the names of the counters of what stays on the full path."""
 
@@ -32,14 +34,15 @@ def excluded_sets(exclude: Exclude) -> list[Set]:
     six = [prefix for prefix in exclude.addresses if isinstance(prefix, IPv6Network)]
     sets = []
     if four:
-        sets.append(_prefix_set("excluded4", "ipv4_addr", (str(prefix) for prefix in collapse_addresses(four)), "/32"))
+        sets.append(_prefix_set("4", "ipv4_addr", (str(prefix) for prefix in collapse_addresses(four)), "/32"))
     if six:
-        sets.append(_prefix_set("excluded6", "ipv6_addr", (str(prefix) for prefix in collapse_addresses(six)), "/128"))
+        sets.append(_prefix_set("6", "ipv6_addr", (str(prefix) for prefix in collapse_addresses(six)), "/128"))
     return sets
 
 
-def _prefix_set(name: str, kind: str, prefixes: Iterable[str], host: str) -> Set:
-    return Set(name, kind, interval=True, elements={(prefix.removesuffix(host),): "" for prefix in prefixes})
+def _prefix_set(digit: str, kind: str, prefixes: Iterable[str], host: str) -> Set:
+    elements: dict[Element, str] = {(prefix.removesuffix(host),): "" for prefix in prefixes}
+    return Set(f"{EXCLUDED_ADDRESSES}{digit}", kind, interval=True, elements=elements)
 
 
 def _exclusions(exclude: Exclude) -> list[str]:

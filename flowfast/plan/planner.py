@@ -82,7 +82,8 @@ def _fast_path(state: RouterState, config: Config, tunnels: tuple[Tunnel, ...]) 
     guarded, no_guard = _guarded(state, config, devices, tunnels, regions)
     if isinstance(marks, Reason) and guarded:
         guarded, no_guard, marks = frozenset(), (marks,), None
-    interfaces = {t.interface: t for t in tunnels if t.interface is not None and t.offload and _up(state, t.interface)}
+    up = {link.name for link in state.links if link.up}
+    interfaces = {t.interface: t for t in tunnels if t.interface is not None and t.interface in up and t.offload}
     wanted = Wanted(
         lan=devices.lan,
         guarded=guarded,
@@ -184,11 +185,6 @@ def _outer(tunnels: tuple[Tunnel, ...], which: Literal["local", "remote"]) -> di
     found: set[str] = {getattr(tunnel.key, which) for tunnel in tunnels if tunnel.key.netns is None}
     ends = found - {"", "0.0.0.0", "::"}  # noqa: S104 - a trap policy's "any peer"
     return {2: frozenset(end for end in ends if ":" not in end), 10: frozenset(end for end in ends if ":" in end)}
-
-
-def _up(state: RouterState, name: str) -> bool:
-    link = state.link(name)
-    return link is not None and link.up
 
 
 def _full(reason: Reason) -> Path:

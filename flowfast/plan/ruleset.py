@@ -12,6 +12,7 @@ from flowfast.config.schema import Accounting
 from flowfast.model.nftables import Chain, Element, Flowtable, Hook, Ruleset, Set, Table, TableState, quoted
 from flowfast.model.tunnel import Topology, Tunnel, identifier
 from flowfast.plan.filters import excluded_counters, excluded_sets, filter_rules
+from flowfast.plan.pairs import FAMILIES, Part, parts
 from flowfast.plan.spd import SpdRegions
 
 INET = Table("inet", "flowfast")
@@ -27,8 +28,6 @@ PROTECTED = "protected"
 PAUSED = "paused"
 """Set of the address families whose flows are all kept off the flowtable for a moment (plan/pause.py)."""
 LAST = 2147483000  # after every other forward chain: we only see what all of them accepted
-
-_FAMILIES = {2: ("ip", "4", "ipv4_addr"), 10: ("ip6", "6", "ipv6_addr")}
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +63,9 @@ class Wanted:
 
 def build(wanted: Wanted) -> Ruleset:
     """The whole ruleset. Without a guarded device or precise counting there is no netdev table."""
-    inet = _inet(wanted)
-    netdev = _netdev(wanted)
+    lookups = _lookups(wanted)
+    inet = _inet(wanted, lookups)
+    netdev = _netdev(wanted, lookups)
     tables = {INET: inet}
     if netdev.chains:
         tables[NETDEV] = netdev
@@ -81,28 +81,69 @@ def accounting(ruleset: Ruleset) -> Accounting:
     return Accounting.SA if counting else Accounting.OFF
 
 
-def _pair_set(name: str, family: int, elements: Iterable[Element]) -> Set:
-    kind = _FAMILIES[family][2]
-    return Set(name, f"{kind} . {kind}", interval=True, elements=dict.fromkeys(elements, ""))
+@dataclass(frozen=True, slots=True)
+class _Lookups:
+    """The sets and maps of pairs of prefixes, the remote one first except in `out`; none where there is no use."""
+
+    fast: list[Part]
+    protected: list[Part]
+    guarded: list[Part]
+    marked: list[Part]
+    """With the mark that the peer's own packets have as a third."""
+    into: list[Part]
+    out: list[Part]
 
 
-def _pair_map(name: str, family: int, direction: str, owners: Mapping[tuple[str, str], Tunnel]) -> Set:
-    kind = _FAMILIES[family][2]
-    elements: dict[Element, str] = {pair: f"{direction}_{tunnel.slug}" for pair, tunnel in owners.items()}
-    return Set(name, f"{kind} . {kind}", interval=True, data="counter", elements=elements)
+def _lookups(wanted: Wanted) -> _Lookups:
+    regions = wanted.regions
+    marked: dict[int, dict[Element, str]] = {
+        family: {
+            (*pair, str(wanted.marks[tunnel.name])): ""  # decimal, as nft lists it
+            for pair, tunnel in owners.items()
+            if tunnel.name in wanted.marks
+        }
+        for family, owners in regions.inbound.items()
+    }
+    return _Lookups(
+        fast=_parts("fast", _plain(regions.fast)),
+        protected=_parts(PROTECTED, _plain(regions.protected)),
+        guarded=_parts("guarded", _plain(regions.guarded)),
+        marked=_parts("marked", marked, mark=True) if wanted.marks else [],
+        into=_parts("in", _counters_of("in", regions.inbound), data="counter"),
+        out=_parts("out", _counters_of("out", regions.outbound), data="counter"),
+    )
+
+
+def _parts(
+    name: str, by_family: Mapping[int, Mapping[Element, str]], *, data: str | None = None, mark: bool = False
+) -> list[Part]:
+    return [
+        part
+        for family, elements in by_family.items()
+        for part in parts(name, FAMILIES[family], elements, data=data, mark=mark)
+    ]
+
+
+def _plain(pairs: Mapping[int, list[tuple[str, str]]]) -> dict[int, dict[Element, str]]:
+    return {family: dict.fromkeys(those, "") for family, those in pairs.items()}
+
+
+def _counters_of(way: str, owners: Mapping[int, Mapping[tuple[str, str], Tunnel]]) -> dict[int, dict[Element, str]]:
+    return {
+        family: {pair: f"{way}_{tunnel.slug}" for pair, tunnel in those.items()} for family, those in owners.items()
+    }
 
 
 def _named(things: Iterable[Set]) -> dict[str, Set]:
     return {thing.name: thing for thing in things}
 
 
-def _inet(wanted: Wanted) -> TableState:
-    sets = [_pair_set(f"fast{_FAMILIES[f][1]}", f, pairs) for f, pairs in wanted.regions.fast.items()]
-    sets += [_pair_set(f"{PROTECTED}{_FAMILIES[f][1]}", f, pairs) for f, pairs in wanted.regions.protected.items()]
+def _inet(wanted: Wanted, lookups: _Lookups) -> TableState:
+    sets = [part.set for part in (*lookups.fast, *lookups.protected)]
     sets += excluded_sets(wanted.exclude)
     sets.append(Set(PAUSED, "nf_proto", timeout=True))
     if wanted.counting:
-        sets += _counting_maps(wanted)
+        sets += [*(part.set for part in (*lookups.out, *lookups.into)), *_device_maps(wanted)]
     forward: list[str] = []
     if wanted.offload.clamp_mss:
         clamp = "tcp flags & (syn | rst) == syn tcp option maxseg size set rt mtu"
@@ -112,11 +153,11 @@ def _inet(wanted: Wanted) -> TableState:
     # In a pause a packet costs here what it costs a router without flowfast: it is not even counted.
     forward.append(f"meta nfproto @{PAUSED} return")
     if wanted.counting:
-        forward += _counting_rules(wanted)
+        forward += _counting_rules(wanted, lookups)
     forward.append("jump to_flowtable")
     chains = [
         # The jump's target first: a rule can only name a chain that is there.
-        Chain("to_flowtable", tuple(_offload_rules(wanted))),
+        Chain("to_flowtable", tuple(_offload_rules(wanted, lookups))),
         Chain("forward", tuple(forward), Hook("filter", "forward", LAST)),
     ]
     if wanted.notrack:
@@ -136,27 +177,32 @@ def _counters(wanted: Wanted) -> frozenset[str]:
     return frozenset(f"{way}_{tunnel.slug}" for tunnel in wanted.tunnels for way in ("out", "in"))
 
 
-def _counting_maps(wanted: Wanted) -> list[Set]:
+def _device_maps(wanted: Wanted) -> list[Set]:
+    """Interface -> counter of its tunnel: a rule for each would be 20 000 comparisons a packet at 10 000 tunnels."""
+    if not wanted.interfaces:
+        return []
     maps = []
-    for family, (_, digit, _) in _FAMILIES.items():
-        maps.append(_pair_map(f"out{digit}", family, "out", wanted.regions.outbound.get(family, {})))
-        maps.append(_pair_map(f"in{digit}", family, "in", wanted.regions.inbound.get(family, {})))
+    for way in ("out", "in"):
+        elements: dict[Element, str] = {(name,): f"{way}_{tunnel.slug}" for name, tunnel in wanted.interfaces.items()}
+        maps.append(Set(f"{way}_device", "ifname", data="counter", elements=elements))
     return maps
 
 
-def _counting_rules(wanted: Wanted) -> list[str]:
+def _counting_rules(wanted: Wanted, lookups: _Lookups) -> list[str]:
     """Full-path traffic by tunnel. An interface's own counter where there is one, by prefixes elsewhere."""
     rules = []
-    for name, tunnel in sorted(wanted.interfaces.items()):
-        rules.append(f'oifname "{name}" counter name out_{tunnel.slug}')
-        rules.append(f'iifname "{name}" counter name in_{tunnel.slug}')
-    for ip, digit, _ in _FAMILIES.values():
-        rules.append(f"rt ipsec exists counter name {ip} saddr . {ip} daddr map @out{digit}")
-        rules.append(f"meta ipsec exists counter name {ip} saddr . {ip} daddr map @in{digit}")
+    if wanted.interfaces:
+        rules += ["counter name oifname map @out_device", "counter name iifname map @in_device"]
+    rules += [f"rt ipsec exists {_counted(part)}" for part in lookups.out]
+    rules += [f"meta ipsec exists {_counted(part)}" for part in lookups.into]
     return rules
 
 
-def _offload_rules(wanted: Wanted) -> list[str]:
+def _counted(part: Part) -> str:
+    return f"counter name {part.key()} map @{part.set.name}"
+
+
+def _offload_rules(wanted: Wanted, lookups: _Lookups) -> list[str]:
     """A flow is added only for an established connection, by a packet from the LAN that will be encrypted, and only
     where the packets that come back are guarded: their addresses as on the wire are those of the conntrack tuple
     of the other direction, whatever NAT does."""
@@ -175,29 +221,28 @@ def _offload_rules(wanted: Wanted) -> list[str]:
         # net/netfilter/nf_nat_proto.c); a flow keeps the tunnel that it had before.
         rules += ["rt ipsec exists ct direction original ct status snat return"]
         rules += ["rt ipsec exists ct direction reply ct status dnat return"]
-    if wanted.regions.fast:
-        rules += _by_wire("rt ipsec exists", "fast", f"flow add @{FLOWTABLE}")
+    rules += _by_wire("rt ipsec exists", lookups.fast, f"flow add @{FLOWTABLE}")
     if wanted.interfaces:
         rules.append(f"oifname {quoted(wanted.interfaces)} flow add @{FLOWTABLE}")
     if wanted.offload.plain and wanted.wan:
         # What is translated into a tunnel's selectors is not yet known as IPsec here, and a flow would never be.
-        rules += _by_wire(f"{PLAIN} ct status snat,dnat", PROTECTED, "return")
+        rules += _by_wire(f"{PLAIN} ct status snat,dnat", lookups.protected, "return")
         rules.append(f"{PLAIN} oifname {quoted(wanted.wan)} flow add @{FLOWTABLE}")
     return rules
 
 
-def _by_wire(condition: str, name: str, verdict: str) -> list[str]:
+def _by_wire(condition: str, among: Iterable[Part], verdict: str) -> list[str]:
     """Rules on the addresses that a packet will have on the wire, the remote one first, whatever NAT does."""
     return [
-        f"{condition} ct direction {way} ct {other} {ip} saddr . ct {other} {ip} daddr @{name}{digit} {verdict}"
-        for ip, digit, _ in _FAMILIES.values()
+        f"{condition} ct direction {way} {part.key(f'ct {other} ')} @{part.set.name} {verdict}"
+        for part in among
         for way, other in (("original", "reply"), ("reply", "original"))
     ]
 
 
 def _address_sets(name: str, addresses: Mapping[int, frozenset[str]]) -> list[Set]:
     sets = []
-    for family, (_, digit, kind) in _FAMILIES.items():
+    for family, (_, digit, kind) in FAMILIES.items():
         elements: dict[Element, str] = {(address,): "" for address in addresses.get(family, frozenset())}
         sets.append(Set(f"{name}{digit}", kind, elements=elements))
     return sets
@@ -206,7 +251,7 @@ def _address_sets(name: str, addresses: Mapping[int, frozenset[str]]) -> list[Se
 def _notrack() -> list[Chain]:
     """The outer packets of known peers, and only theirs, pass conntrack by: an entry and a lookup less for each."""
     received, sent = [], []
-    for ip, digit, _ in _FAMILIES.values():
+    for ip, digit, _ in FAMILIES.values():
         arriving = f"{ip} saddr @peers{digit} {ip} daddr @own{digit}"
         leaving = f"{ip} saddr @own{digit} {ip} daddr @peers{digit}"
         received += [f"{arriving} meta l4proto 50 notrack", f"{arriving} udp dport 4500 notrack"]
@@ -217,75 +262,52 @@ def _notrack() -> list[Chain]:
     ]
 
 
-def _netdev(wanted: Wanted) -> TableState:
+def _netdev(wanted: Wanted, lookups: _Lookups) -> TableState:
     sets: list[Set] = []
     chains: dict[str, Chain] = {}
     counters: set[str] = set()
     if wanted.guarded:
-        for family, (_, digit, _) in _FAMILIES.items():
-            sets.append(_pair_set(f"guarded{digit}", family, wanted.regions.guarded.get(family, ())))
+        sets += [part.set for part in (*lookups.guarded, *lookups.marked)]
         sets += _address_sets("own", wanted.endpoints)
-        if wanted.marks:
-            sets += [_marked_set(family, wanted) for family in _FAMILIES]
     for device in sorted(wanted.guarded):
         counters.add(f"guard_{identifier(device)}")
-        for chain in _guard(device, confining=bool(wanted.marks)):
+        for chain in _guard(device, lookups):
             chains[chain.name] = chain
     if wanted.counting_precisely:
-        sets += _counting_maps(wanted)
+        sets += [part.set for part in (*lookups.out, *lookups.into)]
         counters |= _counters(wanted)
-        for chain in _precise(wanted):
+        for chain in _precise(wanted, lookups):
             chains[chain.name] = chain
     return TableState(NETDEV, chains=chains, sets=_named(sets), counters=frozenset(counters))
 
 
-def _marked_set(family: int, wanted: Wanted) -> Set:
-    """Prefix pairs with the mark that their own peer's packets have."""
-    _, digit, kind = _FAMILIES[family]
-    elements: dict[Element, str] = {
-        (*pair, str(wanted.marks[tunnel.name])): ""  # decimal, as nft lists it
-        for pair, tunnel in wanted.regions.inbound.get(family, {}).items()
-        if tunnel.name in wanted.marks
-    }
-    return Set(f"marked{digit}", f"{kind} . {kind} . mark", interval=True, elements=elements)
-
-
-def _guard(device: str, *, confining: bool) -> list[Chain]:
+def _guard(device: str, lookups: _Lookups) -> list[Chain]:
     """Drops what claims to be a tunnel's inner packet but came without IPsec, before the flowtable can take it.
 
     Only protocols that a flow can have: everything else meets the kernel's policy check on the full path. ESP itself
-    leaves after two comparisons. `confining`: what came with IPsec must have the mark of the peer whose it is.
+    leaves after two comparisons. Where peers have marks, what came with IPsec must have that of the peer whose it is.
     """
     slug = identifier(device)
-    plaintext = [f"{ip} daddr @own{digit} udp dport {{ 500, 4500 }} return" for ip, digit, _ in _FAMILIES.values()] + [
-        f"{ip} saddr . {ip} daddr @guarded{digit} counter name guard_{slug} drop" for ip, digit, _ in _FAMILIES.values()
-    ]
-    chains = [Chain(f"plaintext_{slug}", tuple(plaintext))]
+    dropped = [f"{part.key()} @{part.set.name} counter name guard_{slug} drop" for part in lookups.guarded]
+    ike = [f"{ip} daddr @own{digit} udp dport {{ 500, 4500 }} return" for ip, digit, _ in FAMILIES.values()]
+    chains = [Chain(f"plaintext_{slug}", (*ike, *dropped))]
     rules = [f"meta ipsec missing meta l4proto {{ 6, 17, 47 }} jump plaintext_{slug}"]
-    if confining:
-        foreign = [
-            f"{ip} saddr . {ip} daddr @guarded{digit} {ip} saddr . {ip} daddr . meta mark != @marked{digit} "
-            f"counter name guard_{slug} drop"
-            for ip, digit, _ in _FAMILIES.values()
-        ]
-        chains.append(Chain(f"decrypted_{slug}", tuple(foreign)))
+    if lookups.marked:
+        own = [f"{part.key()} . meta mark @{part.set.name} return" for part in lookups.marked]
+        chains.append(Chain(f"decrypted_{slug}", (*own, *dropped)))
         rules.append(f"meta ipsec exists meta l4proto {{ 6, 17, 47 }} jump decrypted_{slug}")
     hook = Hook("filter", "ingress", GUARD_PRIORITY, device=device)
     return [*chains, Chain(f"guard_{slug}", tuple(rules), hook)]
 
 
-def _precise(wanted: Wanted) -> list[Chain]:
+def _precise(wanted: Wanted, lookups: _Lookups) -> list[Chain]:
     """Counts inner bytes before the flowtable, in the unit of the forward chain's counters."""
     chains = []
     for device in sorted(wanted.lan):
-        rules = tuple(f"counter name {ip} saddr . {ip} daddr map @out{digit}" for ip, digit, _ in _FAMILIES.values())
         hook = Hook("filter", "ingress", COUNT_PRIORITY, device=device)
-        chains.append(Chain(f"count_{identifier(device)}", rules, hook))
+        chains.append(Chain(f"count_{identifier(device)}", tuple(map(_counted, lookups.out)), hook))
     for device in sorted(wanted.guarded):
-        rules = tuple(
-            f"meta ipsec exists counter name {ip} saddr . {ip} daddr map @in{digit}"
-            for ip, digit, _ in _FAMILIES.values()
-        )
+        rules = tuple(f"meta ipsec exists {_counted(part)}" for part in lookups.into)
         hook = Hook("filter", "ingress", COUNT_PRIORITY, device=device)
         chains.append(Chain(f"count_{identifier(device)}", rules, hook))
     for device, tunnel in sorted(wanted.interfaces.items()):

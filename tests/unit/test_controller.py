@@ -1,21 +1,24 @@
 """The loop against a kernel in memory: what each event leads to, and what never happens."""
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from flowfast.bench import fake_hub, sa_pair
 from flowfast.controller import Controller
 from flowfast.kernel.fake import FakeKernel
 from flowfast.kernel.links import FakeLinks
 from flowfast.kernel.nft import FakeNft
+from flowfast.kernel.xfrm import SaAdded
 from flowfast.kernel.xfrm.builders import make_sa
 from flowfast.kernel.xfrm.fake import FakeXfrm
 from flowfast.metrics.books import Books
 from flowfast.metrics.store import Store
 from flowfast.model.errors import KernelError
+from flowfast.model.nftables import Ruleset, Table
 from flowfast.model.sa import Direction
 from flowfast.model.snapshot import Snapshot
 from flowfast.model.transaction import DeleteFlowtable
@@ -24,6 +27,8 @@ from flowfast.plan.ruleset import INET, NETDEV
 from tests.unit.plan.router import IPSEC, LAN, PEER, US, WAN, config, policies
 
 A, B = policies(), policies("10.1.0.0/16", "10.3.0.0/16", "192.0.2.3", reqid=2)
+HUB = 50
+"""Tunnels, where one is not enough."""
 
 
 class Bench:
@@ -183,6 +188,46 @@ def test_lost_events_lead_to_a_look_at_everything() -> None:
         assert bench.controller.reconciles.events_lost == 1
 
     Bench(A).run(scenario)
+
+
+def test_a_rekey_makes_no_round_and_takes_no_flow_off() -> None:
+    async def scenario(bench: Bench) -> None:
+        rounds, committed = len(bench.snapshots), len(bench.kernel.nft.committed)
+        for number in range(HUB):
+            for old, new in zip(sa_pair(number), sa_pair(number, generation=1), strict=True):
+                bench.kernel.xfrm.put(new)
+                bench.kernel.xfrm.emit(SaAdded(new))
+                await bench.kernel.xfrm.delete_sa(old.dst, old.spi)
+            await asyncio.sleep(0)
+        await asyncio.sleep(0.05)
+        assert len(bench.snapshots) == rounds
+        assert len(bench.kernel.nft.committed) == committed
+
+    bench = Bench()
+    bench.kernel = fake_hub(HUB)
+    bench.run(scenario)
+
+
+def test_the_ruleset_is_listed_only_where_it_may_have_changed() -> None:
+    class Counting(FakeNft):
+        reads = 0
+
+        def read(self, tables: Iterable[Table]) -> Ruleset:
+            self.reads += 1
+            return super().read(tables)
+
+    nft = Counting(devices={"lan0", "wan0"})
+
+    async def scenario(bench: Bench) -> None:
+        await bench.another_round()  # after a foreign change
+        read = nft.reads
+        rounds = len(bench.snapshots)
+        await bench.until(lambda: len(bench.snapshots) > rounds + 2)
+        assert nft.reads == read
+        bench.kernel.links.set(replace(LAN, mtu=1400))
+        await bench.until(lambda: nft.reads > read)
+
+    Bench(A, nft=nft).run(scenario, interval=0.02)
 
 
 def test_totals_survive_a_rekey() -> None:

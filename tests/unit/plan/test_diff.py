@@ -5,6 +5,7 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
+from flowfast import bench
 from flowfast.apply.apply import commands_of
 from flowfast.config.schema import Config
 from flowfast.kernel.nft.fake import FakeNft
@@ -73,6 +74,23 @@ def test_a_new_tunnel_adds_elements_and_takes_no_flow_off() -> None:
     assert steps
     assert not any(step.flushes for step in steps)
     assert not any(isinstance(command, DeleteFlowtable | FlushChain | DeleteTable) for command in commands_of(steps))
+
+
+def test_addresses_that_are_excluded_from_now_on_leave_the_flowtable() -> None:
+    nft = FakeNft()
+    go(nft, plan(router(A), config("exclude: {addresses: [10.2.9.0/24]}")).ruleset)
+    steps = diff(plan(router(A), config("exclude: {addresses: [10.2.9.0/24, 10.2.8.1]}")).ruleset, nft.read(OWN))
+    assert any(step.flushes for step in steps)
+
+
+def test_a_marked_peer_that_is_down_takes_no_flow_of_others_off() -> None:
+    """The guard is stricter then, and sees every packet before the flowtable does."""
+    state, nft = bench.hub(3), FakeNft()
+    go(nft, plan(state, bench.CONFIG).ruleset)
+    down = replace(state, sas=tuple(sa for sa in state.sas if sa.reqid != 2))
+    steps = diff(plan(down, bench.CONFIG).ruleset, nft.read(OWN))
+    assert [step.what for step in steps] == ["take 1 elements out of netdev flowfast marked4"]
+    assert not any(step.flushes for step in steps)
 
 
 def test_the_guard_comes_before_what_is_fast_behind_it() -> None:
