@@ -3,6 +3,7 @@
 import errno
 import os
 import re
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,16 @@ def run(commands: str, *, json: bool = False, dry_run: bool = False) -> str:
     if code != 0:
         raise error_of(errors)
     return str(output)
+
+
+def version() -> str | None:
+    """nft's version, as the nft beside the library says it ("1.1.7"); None where there is no nft."""
+    try:
+        said = subprocess.run(["nft", "--version"], capture_output=True, text=True, check=False).stdout
+    except OSError:
+        return None
+    found = re.search(r"v(\d[\d.]*)", said)
+    return found[1] if found else None
 
 
 def error_of(errors: str) -> KernelError:

@@ -105,7 +105,11 @@ class Daemon:
                 }
             )
         )
-        environment = {**os.environ, "STRONGSWAN_CONF": str(self.folder / "strongswan.conf")}
+        environment = {
+            **os.environ,
+            "STRONGSWAN_CONF": str(self.folder / "strongswan.conf"),
+            "SWANCTL_DIR": str(self.folder),
+        }
         with (self.folder / "output").open("wb") as output:
             command = ["/usr/sbin/charon-systemd"]
             self._process = self.ns.popen(command, env=environment, stdout=output, stderr=subprocess.STDOUT)

@@ -35,17 +35,23 @@ table inet watch {
 """
 
 
-def _command(arguments: tuple[str, ...]) -> tuple[int, str]:
+def _invoke(arguments: tuple[str, ...]) -> tuple[int, str]:
     try:
         result = CliRunner().invoke(cli, list(arguments), catch_exceptions=False)
     except FlowfastError as error:
         return error.exit_code, str(error)
-    return result.exit_code, result.stdout if result.exit_code == 0 else result.output
+    return result.exit_code, result.stdout if result.exit_code == 0 or not result.stderr else result.output
+
+
+def command(ns: Netns, *arguments: str) -> tuple[int, str]:
+    """Exit code of `flowfast ARGUMENTS` in a namespace, and what it prints."""
+    code, said = ns.call(_invoke, arguments, timeout=120)
+    return code, said
 
 
 def flowfast(ns: Netns, *arguments: str) -> str:
     """What `flowfast ARGUMENTS` prints in a namespace, where it must succeed."""
-    code, said = ns.call(_command, arguments, timeout=120)
+    code, said = command(ns, *arguments)
     assert code == 0, f"flowfast {' '.join(arguments)}: exit code {code}: {said}"
     return said
 
