@@ -26,6 +26,7 @@ from flowfast.model.transaction import (
     DeleteTable,
     FlushChain,
 )
+from flowfast.plan.clamp import CLAMP
 from flowfast.plan.filters import EXCLUDED_ADDRESSES
 from flowfast.plan.ruleset import INET, NETDEV, PROTECTED
 
@@ -145,7 +146,8 @@ class _TableDiff:
     def restrictive(self) -> bool:
         """True where flows that are fast now might not be allowed to be, or not unguarded."""
         restricting_sets = [name for name in self.lost if name.startswith(LETTING_ON)]
-        return bool(self.dead_chains or self.changed_chains or self.dead_sets or restricting_sets) or any(
+        changed = [name for name in (*self.dead_chains, *self.changed_chains) if name != CLAMP]
+        return bool(changed or self.dead_sets or restricting_sets) or any(
             not self._grows(name) for name in self.actual.flowtables
         )
 

@@ -1,12 +1,10 @@
 """plan(): what this router should hold, the path of every tunnel and direction, and every reason that says no."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from ipaddress import ip_interface
 from typing import Literal
 
-from flowfast.config.devices import matching
 from flowfast.config.schema import Config
-from flowfast.config.selectors import Device
 from flowfast.model.desired import Desired
 from flowfast.model.garbage import collector_paused
 from flowfast.model.nftables import Ruleset
@@ -15,8 +13,11 @@ from flowfast.model.state import RouterState
 from flowfast.model.steering import Side
 from flowfast.model.tunnel import Path, Topology, Tunnel, TunnelPath
 from flowfast.plan.bulk import plan_bulk
+from flowfast.plan.clamp import several_sizes
+from flowfast.plan.mtu import rooms
 from flowfast.plan.pause import PAUSED_NOW, paused
 from flowfast.plan.peers import peer_marks
+from flowfast.plan.roles import Role, roles, there
 from flowfast.plan.ruleset import Wanted, build
 from flowfast.plan.spd import SpdRegions, cut
 from flowfast.plan.steering import steer
@@ -77,7 +78,8 @@ def _fast_path(state: RouterState, config: Config, tunnels: tuple[Tunnel, ...]) 
 
     devices = _devices(state, config)
     marks = None if config.offload.trust_peers else peer_marks(tunnels)
-    counting = config.accounting != "off" or bool(marks)
+    sizes = rooms(state, tunnels)
+    counting = config.accounting != "off" or bool(marks) or several_sizes(tunnels, sizes)
     regions = cut(state, tunnels, counting=counting, plain=config.offload.plain)
     guarded, no_guard = _guarded(state, config, devices, tunnels, regions)
     if isinstance(marks, Reason) and guarded:
@@ -99,6 +101,9 @@ def _fast_path(state: RouterState, config: Config, tunnels: tuple[Tunnel, ...]) 
         marks=marks if isinstance(marks, dict) else {},
         endpoints=_outer(tunnels, "local"),
         peers=_outer(tunnels, "remote"),
+        rooms=sizes,
+        packet_offload=_packet_offload(state),
+        unguarded=_own_addresses(state, devices.lan),
     )
     devices.reasons += [*_uncounted(state, config), *missing]
     if paused(state.ruleset):
@@ -136,24 +141,29 @@ def _switched_off(state: RouterState) -> Reason:
     return Reason("NOT_PROBED", "kernel", "its features were not probed", "report this as a bug", Severity.ERROR)
 
 
-def _there(state: RouterState, wanted: Sequence[Device]) -> frozenset[str]:
-    drivers = {link.name: link.driver for link in state.links}
-    features = {link.name: link.features for link in state.links}
-    return frozenset(matching(wanted, drivers, drivers=drivers, features=features))
+def _packet_offload(state: RouterState) -> frozenset[str]:
+    """Devices that do all of ESP for an SA that comes in."""
+    indexes = {sa.offload.ifindex for sa in state.sas if sa.offload is not None and sa.offload.packet}
+    return frozenset(link.name for link in state.links if link.ifindex in indexes)
 
 
 def _devices(state: RouterState, config: Config) -> _Devices:
-    wan = _there(state, config.devices.wan)
-    interfaces = frozenset(link.name for link in state.links if link.is_xfrm)
-    # A glob may catch both; an xfrm interface is a tunnel's end, never the LAN.
-    lan = _there(state, config.devices.lan) - wan - interfaces
+    faces = roles(state, config)
+    lan, wan = (frozenset(name for name, role in faces.items() if role is side) for side in (Role.LAN, Role.WAN))
     reasons = [
         Reason("DEVICE_MISSING", str(pattern), "no device of that name is there now", "it joins when it appears")
         for patterns in (config.devices.lan, config.devices.wan)
         for pattern in patterns
-        if not _there(state, [pattern])
+        if not there(state, [pattern])
     ]
-    return _Devices(lan, wan - interfaces, reasons)
+    for name in sorted(lan & _packet_offload(state)):
+        sentence = (
+            "decrypts packets for the kernel (packet offload), which have lost their secpath where they are forwarded: "
+            "a connection must not become fast by one of them, so it cannot be a LAN device"
+        )
+        reasons.append(Reason("PACKET_OFFLOAD_LAN", name, sentence, "name it under devices.wan", Severity.ERROR))
+        lan -= {name}
+    return _Devices(lan, wan, reasons)
 
 
 def _guarded(
@@ -187,6 +197,11 @@ def _outer(tunnels: tuple[Tunnel, ...], which: Literal["local", "remote"]) -> di
     return {2: frozenset(end for end in ends if ":" not in end), 10: frozenset(end for end in ends if ":" in end)}
 
 
+def _own_addresses(state: RouterState, devices: frozenset[str]) -> dict[str, str]:
+    found = ((address, link.name) for link in state.links if link.name in devices for address in link.addresses)
+    return {str(ip_interface(address).ip): name for address, name in found}
+
+
 def _full(reason: Reason) -> Path:
     return Path(False, reason.sentence, reason)
 
@@ -208,6 +223,9 @@ def _why_not(tunnel: Tunnel, wanted: Wanted, regions: SpdRegions) -> Reason | No
         return Reason("NO_LAN", tunnel.name, "no LAN device is there", "name it under devices.lan", Severity.ERROR)
     if refused := regions.refused.get(tunnel.key):
         return refused
+    if tunnel.topology is Topology.POLICY and (device := wanted.unguarded.get(tunnel.key.local)):
+        sentence = f"its ESP leaves by {device}, a LAN device, and comes back where no guard stands"
+        return Reason("WAN_IS_LAN", tunnel.name, sentence, f"name {device} under devices.wan, not under lan")
     if tunnel.topology is Topology.POLICY or tunnel.interface in wanted.interfaces:
         return None
     if tunnel.interface is None:

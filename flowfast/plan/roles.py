@@ -1,10 +1,11 @@
 """Which side a device faces: what the config says of each that is there."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 
 from flowfast.config.devices import matching
 from flowfast.config.schema import Config
+from flowfast.config.selectors import Device
 from flowfast.model.state import RouterState
 
 
@@ -20,8 +21,13 @@ def roles(state: RouterState, config: Config | None) -> Mapping[str, Role]:
     """By name of the device; those that face no side are left out. Without a config only xfrm interfaces are known."""
     found: dict[str, Role] = {}
     if config is not None:
-        drivers = {link.name: link.driver for link in state.links}
-        features = {link.name: link.features for link in state.links}
         for role, wanted in ((Role.LAN, config.devices.lan), (Role.WAN, config.devices.wan)):
-            found |= dict.fromkeys(matching(wanted, drivers, drivers=drivers, features=features), role)
+            found |= dict.fromkeys(there(state, wanted), role)
     return found | {link.name: Role.XFRM for link in state.links if link.is_xfrm}
+
+
+def there(state: RouterState, wanted: Sequence[Device]) -> tuple[str, ...]:
+    """The devices that entries of the config mean, among those that are there."""
+    drivers = {link.name: link.driver for link in state.links}
+    features = {link.name: link.features for link in state.links}
+    return matching(wanted, drivers, drivers=drivers, features=features)

@@ -11,6 +11,7 @@ from flowfast.config.offload import Exclude, Offload
 from flowfast.config.schema import Accounting
 from flowfast.model.nftables import Chain, Element, Flowtable, Hook, Ruleset, Set, Table, TableState, quoted
 from flowfast.model.tunnel import Topology, Tunnel, identifier
+from flowfast.plan.clamp import CLAMP, Sizes, clamp_rules
 from flowfast.plan.filters import excluded_counters, excluded_sets, filter_rules
 from flowfast.plan.pairs import FAMILIES, Part, parts
 from flowfast.plan.spd import SpdRegions
@@ -54,6 +55,12 @@ class Wanted:
     """Outer addresses of ours by family: IKE and NAT-T to them is never plaintext of a tunnel."""
     peers: Mapping[int, frozenset[str]] = field(default_factory=dict)
     """Outer addresses of the peers, by family."""
+    rooms: Mapping[str, int] = field(default_factory=dict)
+    """Tunnel -> bytes of the largest inner packet that its SAs carry, as far as it is known."""
+    packet_offload: frozenset[str] = frozenset()
+    """Devices that do all of ESP for some SA: what they decrypt has no secpath where packets are forwarded."""
+    unguarded: Mapping[str, str] = field(default_factory=dict)
+    """Own address -> the LAN device that has it: ESP that comes and goes there meets no guard."""
 
     @property
     def devices(self) -> frozenset[str]:
@@ -144,22 +151,19 @@ def _inet(wanted: Wanted, lookups: _Lookups) -> TableState:
     sets.append(Set(PAUSED, "nf_proto", timeout=True))
     if wanted.counting:
         sets += [*(part.set for part in (*lookups.out, *lookups.into)), *_device_maps(wanted)]
-    forward: list[str] = []
+    # The jump's target first: a rule can only name a chain that is there.
+    chains = [Chain("to_flowtable", tuple(_offload_rules(wanted, lookups)))]
+    forward = _in_the_clear(wanted)
     if wanted.offload.clamp_mss:
-        clamp = "tcp flags & (syn | rst) == syn tcp option maxseg size set rt mtu"
-        forward.append(f"rt ipsec exists {clamp}")
-        if wanted.interfaces:
-            forward.append(f"oifname {quoted(wanted.interfaces)} {clamp}")
+        sizes = Sizes(wanted.tunnels, frozenset(wanted.interfaces), wanted.rooms)
+        chains.append(Chain(CLAMP, tuple(clamp_rules(sizes, lookups.fast, wanted.regions.inbound))))
+        forward.append(f"tcp flags & (syn | rst) == syn jump {CLAMP}")
     # In a pause a packet costs here what it costs a router without flowfast: it is not even counted.
     forward.append(f"meta nfproto @{PAUSED} return")
     if wanted.counting:
         forward += _counting_rules(wanted, lookups)
     forward.append("jump to_flowtable")
-    chains = [
-        # The jump's target first: a rule can only name a chain that is there.
-        Chain("to_flowtable", tuple(_offload_rules(wanted, lookups))),
-        Chain("forward", tuple(forward), Hook("filter", "forward", LAST)),
-    ]
+    chains.append(Chain("forward", tuple(forward), Hook("filter", "forward", LAST)))
     if wanted.notrack:
         sets += [*_address_sets("own", wanted.endpoints), *_address_sets("peers", wanted.peers)]
         chains += _notrack()
@@ -169,8 +173,26 @@ def _inet(wanted: Wanted, lookups: _Lookups) -> TableState:
         sets=_named(sets),
         flowtables={FLOWTABLE: Flowtable(FLOWTABLE, wanted.devices)},
         counters=(_counters(wanted) if wanted.counting else frozenset())
+        | frozenset(f"guard_{identifier(device)}" for device in _watched(wanted))
         | excluded_counters(wanted.offload, wanted.exclude),
     )
+
+
+def _watched(wanted: Wanted) -> frozenset[str]:
+    return wanted.wan if wanted.interfaces else frozenset()
+
+
+def _in_the_clear(wanted: Wanted) -> list[str]:
+    """What belongs to a connection through an xfrm interface, and comes in on the WAN without IPsec.
+
+    Policies with an if_id say nothing of it, and the connection's own entry lets it past most firewalls. On the
+    flowtable it is not found (a flow's packets must come in by the interface), so it always comes to this chain.
+    """
+    return [
+        f'iifname "{device}" meta ipsec missing ct state established fib saddr oifname {quoted(wanted.interfaces)} '
+        f"counter name guard_{identifier(device)} drop"
+        for device in sorted(_watched(wanted))
+    ]
 
 
 def _counters(wanted: Wanted) -> frozenset[str]:
@@ -195,6 +217,10 @@ def _counting_rules(wanted: Wanted, lookups: _Lookups) -> list[str]:
         rules += ["counter name oifname map @out_device", "counter name iifname map @in_device"]
     rules += [f"rt ipsec exists {_counted(part)}" for part in lookups.out]
     rules += [f"meta ipsec exists {_counted(part)}" for part in lookups.into]
+    if wanted.packet_offload:
+        # The policy check has taken the secpath away by now (secpath_reset in __xfrm_policy_check(), 6.2).
+        arrived = f"iifname {quoted(wanted.packet_offload)} meta ipsec missing"
+        rules += [f"{arrived} {_counted(part)}" for part in lookups.into]
     return rules
 
 
@@ -216,6 +242,9 @@ def _offload_rules(wanted: Wanted, lookups: _Lookups) -> list[str]:
         "udp dport { 500, 4500 } return",
         *filter_rules(wanted.offload, wanted.exclude),
     ]
+    if wanted.lan:
+        # ESP that leaves by a LAN device comes back there, where no guard stands.
+        rules.append(f"rt ipsec exists oifname {quoted(wanted.lan)} return")
     if wanted.regions.by_source:
         # The kernel looks for the policy once more after it has translated the source (nf_xfrm_me_harder(),
         # net/netfilter/nf_nat_proto.c); a flow keeps the tunnel that it had before.

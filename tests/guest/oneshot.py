@@ -11,6 +11,7 @@ import multiprocessing
 import os
 import socket
 import sys
+import threading
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -138,6 +139,37 @@ def to_and_fro(
             assert asking.recv(2048) == payload
         ours: int = asking.getsockname()[1]
     return ours
+
+
+@contextmanager
+def tcp_chat(
+    client: Netns, server: Netns, source: str, address: str, *, source_port: int, port: int = 8
+) -> Iterator[None]:
+    """A TCP connection that says something ten times a second and is answered."""
+    family, done = family_of(address), threading.Event()
+    with server.socket(family, socket.SOCK_STREAM) as listener, client.socket(family, socket.SOCK_STREAM) as ours:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((address, port))
+        listener.listen(1)
+        ours.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        ours.bind((source, source_port))
+        ours.connect((address, port))
+        theirs, _ = listener.accept()
+
+        def talk() -> None:
+            while not done.wait(0.1):
+                ours.send(b"?")
+                theirs.send(theirs.recv(100))
+                ours.recv(100)
+
+        thread = threading.Thread(target=talk, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            done.set()
+            thread.join(5)
+            theirs.close()
 
 
 def offloaded(ns: Netns) -> list[str]:

@@ -79,7 +79,7 @@ class Router:
 
     def full_path_packets(self) -> int:
         """Packets of all tunnels that the forward chain saw."""
-        return sum(packets for packets, _ in self.counters().values())
+        return sum(packets for name, (packets, _) in self.counters().items() if name.startswith(("in_", "out_")))
 
     def offloaded(self) -> list[str]:
         """Connections that conntrack says are on the flowtable."""

@@ -5,8 +5,6 @@ reaches the LAN is counted: zero. That the attack works at all is shown first, w
 """
 
 import signal
-import socket
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -16,44 +14,15 @@ import pytest
 
 from flowfast.lab.ike import Daemon, two_daemons
 from flowfast.lab.inject import TCP, UDP, Arrivals, Injection, Tuple
-from flowfast.lab.netns import Netns
 from flowfast.lab.topology import TwoGateways, two_gateways
-from flowfast.lab.traffic import UdpFlow, family_of
+from flowfast.lab.traffic import UdpFlow
+from tests.guest.oneshot import tcp_chat
 from tests.guest.router import Router
 
 pytestmark = pytest.mark.guest(images=["debian14", "debian13"], nics=3)
 
 CONFIG = "devices: {lan: [lan0], wan: [wan0]}\n"
 UDP_PORT, TCP_PORT, OURS = 7, 8, 4100
-
-
-@contextmanager
-def tcp_chat(client: Netns, server: Netns, source: str, address: str) -> Iterator[None]:
-    """A TCP connection, from port OURS, that says something ten times a second and is answered."""
-    family, done = family_of(address), threading.Event()
-    with server.socket(family, socket.SOCK_STREAM) as listener, client.socket(family, socket.SOCK_STREAM) as ours:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((address, TCP_PORT))
-        listener.listen(1)
-        ours.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        ours.bind((source, OURS))
-        ours.connect((address, TCP_PORT))
-        theirs, _ = listener.accept()
-
-        def talk() -> None:
-            while not done.wait(0.1):
-                ours.send(b"?")
-                theirs.send(theirs.recv(100))
-                ours.recv(100)
-
-        thread = threading.Thread(target=talk, daemon=True)
-        thread.start()
-        try:
-            yield
-        finally:
-            done.set()
-            thread.join(5)
-            theirs.close()
 
 
 @dataclass
@@ -79,7 +48,7 @@ class Attack:
                 source, address = self.topo.host_address(1, family), self.topo.host_address(2, family)
                 udp = UdpFlow(h1, h2, address, rate=20, port=UDP_PORT, source=source, source_port=OURS)
                 stack.enter_context(udp)
-                stack.enter_context(tcp_chat(h1, h2, source, address))
+                stack.enter_context(tcp_chat(h1, h2, source, address, source_port=OURS, port=TCP_PORT))
             deadline = time.monotonic() + 20
             while len(self.fast()) < 4:
                 assert time.monotonic() < deadline, self.router.ns.run(["conntrack", "-L"]).stdout

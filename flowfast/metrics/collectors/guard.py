@@ -16,12 +16,16 @@ def collect(snapshot: Snapshot) -> Iterable[Metric]:
     family = counter(
         "flowfast_guard_dropped_packets_total",
         "Packets that came in on the device without IPsec although a policy demands it, and were dropped before the "
-        "flowtable. GRO may have made one of several.",
+        "flowtable; and those of connections through xfrm interfaces. GRO may have made one of several.",
         "device",
     )
     devices = {identifier(link.name): link.name for link in snapshot.state.links}
-    for name, value in sorted(snapshot.before_flowtable.items()):
+    dropped: dict[str, int] = {}
+    # Before the flowtable what policies protect, in the forward chain what xfrm interfaces carry.
+    for name, value in (*snapshot.before_flowtable.items(), *snapshot.full_path.items()):
         if name.startswith(_PREFIX):
             slug = name.removeprefix(_PREFIX)
-            family.add((devices.get(slug, slug), value.packets))
+            dropped[slug] = dropped.get(slug, 0) + value.packets
+    for slug, packets in sorted(dropped.items()):
+        family.add((devices.get(slug, slug), packets))
     yield family

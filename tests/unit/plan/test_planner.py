@@ -5,9 +5,11 @@ from dataclasses import replace
 
 import pytest
 
+from flowfast.config.load import parse
 from flowfast.kernel.xfrm.builders import make_sa
+from flowfast.model.desired import Desired
 from flowfast.model.nftables import Ruleset
-from flowfast.model.sa import SA, Direction, Mark, Mode
+from flowfast.model.sa import SA, Direction, Mark, Mode, Offload
 from flowfast.model.state import Spd
 from flowfast.model.tunnel import Topology
 from flowfast.plan.planner import plan
@@ -247,3 +249,67 @@ def test_tunnel_that_the_config_names_and_nobody_asks_for_is_said_to_be_missing(
 def test_accounting_is_told_by_the_ruleset(mode: str) -> None:
     assert accounting(plan(router(policies()), config(f"accounting: '{mode}'")).ruleset) == mode
     assert accounting(Ruleset()) == "off"
+
+
+def packet_offloaded(ifindex: int) -> tuple[SA, ...]:
+    both = (make_sa(US, PEER, reqid=1), make_sa(PEER, US, reqid=1, direction=Direction.IN))
+    return tuple(sa._replace(offload=Offload(ifindex, 4)) for sa in both)
+
+
+def adding(desired: Desired) -> list[str]:
+    """The rules that decide on a flow, up to the first that adds one."""
+    rules = list(desired.ruleset.tables[INET].chains["to_flowtable"].rules)
+    return rules[: next(at for at, rule in enumerate(rules) if "flow add" in rule)]
+
+
+@pytest.mark.parametrize("more", ["", "offload: {plain: true}", "offload: {mode: outbound-only}"])
+@pytest.mark.parametrize("offloaded", [True, False])
+def test_no_flow_is_ever_added_by_a_packet_from_the_wan(more: str, offloaded: bool) -> None:
+    """A packet that a NIC decrypted has no secpath any more, by which the kernel itself would refuse (6.2)."""
+    state = router(policies())
+    state = replace(state, sas=packet_offloaded(WAN.ifindex)) if offloaded else state
+    rules = adding(plan(state, config(more)))
+    assert 'iifname != { "lan0" } return' in rules
+
+
+def test_what_a_nic_decrypts_is_counted_without_its_secpath() -> None:
+    forward = (
+        plan(replace(router(policies()), sas=packet_offloaded(2)), config()).ruleset.tables[INET].chains["forward"]
+    )
+    assert 'iifname { "wan0" } meta ipsec missing counter name ip saddr . ip daddr map @in4' in forward.rules
+    forward = plan(router(policies()), config()).ruleset.tables[INET].chains["forward"]
+    assert not any("meta ipsec missing" in rule for rule in forward.rules)
+
+
+def test_a_device_that_decrypts_packets_is_no_lan_device() -> None:
+    """Named so by a glob, it would have decrypted packets add flows."""
+    other = replace(LAN, ifindex=9, name="lan9", addresses=())
+    state = replace(router(policies(), links=(LAN, WAN, other)), sas=packet_offloaded(9))
+    wanted = parse("devices: {lan: ['lan*'], wan: [wan0]}\n", "glob.yaml").config
+    desired = plan(state, wanted)
+    assert 'iifname != { "lan0" } return' in adding(desired)
+    assert desired.ruleset.tables[INET].flowtables["fast"].devices == {"lan0", "wan0"}
+    assert [(reason.code, reason.object) for reason in desired.reasons] == [("PACKET_OFFLOAD_LAN", "lan9")]
+
+
+def test_no_flow_whose_esp_leaves_by_a_lan_device() -> None:
+    """It comes back there, too, and no guard stands in front of a LAN device."""
+    wanted = parse("devices: {lan: ['*0'], wan: ['uplink*']}\n", "glob.yaml").config
+    desired = plan(router(policies()), wanted)
+    assert 'rt ipsec exists oifname { "lan0", "wan0" } return' in adding(desired)
+    (path,) = desired.paths
+    assert path.tx.reason is not None
+    assert path.tx.reason.code == "WAN_IS_LAN"
+
+
+def test_plaintext_of_a_connection_through_an_interface_is_dropped_on_the_wan() -> None:
+    state = router(policies("0.0.0.0/0", "0.0.0.0/0", if_id=42), links=(LAN, WAN, IPSEC))
+    table = plan(state, config()).ruleset.tables[INET]
+    first = table.chains["forward"].rules[0]
+    assert first == (
+        'iifname "wan0" meta ipsec missing ct state established fib saddr oifname { "ipsec0" } '
+        "counter name guard_wan0 drop"
+    )
+    assert "guard_wan0" in table.counters
+    # Policies without an if_id say for themselves what they want encrypted.
+    assert "guard_wan0" not in plan(router(policies()), config()).ruleset.tables[INET].counters
