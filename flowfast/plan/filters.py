@@ -65,7 +65,9 @@ def _conditions(offload: Offload) -> list[str]:
     rules = []
     if offload.ports:
         # The port that the connection was made to, whichever way this packet goes and whatever NAT did to it.
-        rules.append(f"ct original proto-dst != {_listed(offload.ports)} {_counted('conditions')}")
+        # nft 1.0.6 only knows what kind of number it is where the protocol is named in the same rule.
+        ports = f"meta l4proto {{ 6, 17 }} ct original proto-dst != {_listed(offload.ports)}"
+        rules.append(f"{ports} {_counted('conditions')}")
     if offload.marks:
         rules.append(" ".join(_marked(mark, "!=") for mark in offload.marks) + f" {_counted('conditions')}")
     if offload.dscp:

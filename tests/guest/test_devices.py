@@ -15,7 +15,7 @@ from flowfast.lab.topology import TwoGateways, two_gateways
 from flowfast.lab.traffic import tcp_transfer
 from tests.guest.oneshot import FullPath, meet, running, to_and_fro
 
-pytestmark = [pytest.mark.guest(images=["debian14", "debian12"], nics=3), pytest.mark.long]
+pytestmark = [pytest.mark.guest(images=["debian14", "debian13", "debian12"], nics=3), pytest.mark.long]
 
 CONFIG = "devices: {lan: ['lan*'], wan: [wan0]}\n"
 

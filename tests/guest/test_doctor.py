@@ -120,15 +120,15 @@ def test_disable_policy_does_let_plaintext_in(site: Site) -> None:
 
 
 def test_bulking_in_front_of_esp(site: Site) -> None:
+    """Which of it breaks packets on which kernel is the table's word (tests of bulking); here only that it is asked."""
     site.topo.gw1.run(["ethtool", "-K", "lan0", "rx-gro-list", "on"])
     try:
-        code, said = site.doctor()
-        (reason,) = [check["reason"] for check in said["checks"] if check["name"] == "rx-gro-list"]
-        assert (code, reason["code"], reason["object"]) == (1, "BULKING_BREAKS", "lan0")
-        assert reason["remedy"] == "ethtool -K lan0 rx-gro-list off"
+        _, said = site.doctor()
+        (found,) = [check["found"] for check in said["checks"] if check["name"] == "rx-gro-list"]
+        assert found == "on: lan0"
+        assert any(reason["code"].startswith("BULK_") for reason in said["reasons"])
     finally:
         site.topo.gw1.run(["ethtool", "-K", "lan0", "rx-gro-list", "off"])
-    assert "BULKING_BREAKS" not in site.codes()
 
 
 def test_a_port_of_a_bridge_is_not_what_packets_are_routed_on(site: Site) -> None:

@@ -14,7 +14,7 @@ from flowfast.lab.topology import Family, TwoGateways, two_gateways
 from flowfast.lab.traffic import UdpFlow, tcp_transfer, udp_echo, udp_stream
 from tests.guest.router import COMMAND, START, Router
 
-pytestmark = [pytest.mark.guest(images=["debian14", "debian13"], nics=3), pytest.mark.long]
+pytestmark = [pytest.mark.guest(images=["debian14", "debian13", "debian12"], nics=3), pytest.mark.long]
 
 CONFIG = """
 devices: {lan: [lan0], wan: [wan0]}

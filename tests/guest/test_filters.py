@@ -11,7 +11,7 @@ from flowfast.lab.manual_keys import manual_keys
 from flowfast.lab.topology import TwoGateways, two_gateways
 from tests.guest.oneshot import FullPath, apply, meet, offloaded, to_and_fro
 
-pytestmark = [pytest.mark.guest(images=["debian14"], nics=3), pytest.mark.long]
+pytestmark = [pytest.mark.guest(images=["debian14", "debian13", "debian12"], nics=3), pytest.mark.long]
 
 MARKED, ZONED = 7777, 7003
 

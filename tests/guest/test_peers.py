@@ -21,7 +21,7 @@ from flowfast.lab.topology import BOTH, settle
 from flowfast.lab.traffic import UdpFlow, family_of
 from tests.guest.oneshot import Applied, FullPath, apply, offloaded, to_and_fro
 
-pytestmark = [pytest.mark.guest(images=["debian14", "debian13"], nics=3), pytest.mark.long]
+pytestmark = [pytest.mark.guest(images=["debian14", "debian13", "debian12"], nics=3), pytest.mark.long]
 
 OURS, THEIRS = 4100, 7
 

@@ -1,7 +1,6 @@
-"""The ESP offload modules, and what they mean for the bulking that is on; libnftables.
+"""The ESP offload modules, and the bulking in front of them; libnftables.
 
-What bulking breaks in front of software IPsec was measured on 7.3.4: a merged packet is taken whole by ESP where
-esp4_offload (esp6_offload) is there, and split again behind it; see docs/doctor.md.
+What is on and breaks packets, with or without the modules, is said by the table of what was tried (plan/bulk.py).
 """
 
 from collections.abc import Iterator
@@ -12,7 +11,7 @@ from flowfast.plan.roles import Role
 
 _AREA = "modules"
 _FAMILIES = (("esp4_offload", "IPv4"), ("esp6_offload", "IPv6"))
-_LIST, _FORWARDING = "rx-gro-list", "rx-udp-gro-forwarding"
+_MERGING = ("rx-gro-list", "rx-udp-gro-forwarding")
 
 
 def modules(seen: Examination) -> Iterator[Check]:
@@ -40,34 +39,10 @@ def _module(seen: Examination, module: str, family: str, *, loaded: bool) -> Rea
 
 
 def _bulking(seen: Examination) -> Iterator[Check]:
-    """Merging on devices from which packets go into tunnels: the LAN, or without a config every device."""
+    """What merges packets, on devices from which they go into tunnels: the LAN, or without a config every device."""
     links = (
         seen.facing(Role.LAN) if seen.config is not None else [link for link in seen.state.links if not link.is_xfrm]
     )
-    ipsec = bool(seen.tunnels)
-    taken_whole = bool(seen.modules and seen.modules & {"esp4_offload", "esp6_offload"})
-    for feature, judge in ((_LIST, _list), (_FORWARDING, _forwarding)):
+    for feature in _MERGING:
         on = [link.name for link in links if feature in link.features]
-        yield Check(
-            _AREA, feature, f"on: {some(on)}" if on else "off", judge(on, taken_whole) if on and ipsec else None
-        )
-
-
-def _list(on: list[str], taken_whole: bool) -> Reason:
-    remedy = f"ethtool -K {on[0]} {_LIST} off"
-    if taken_whole:
-        sentence = (
-            "merged packets reach ESP with too little headroom and unfinished checksums: Linux 7.3.4 panicked on it, "
-            "and receivers drop what does arrive"
-        )
-    else:
-        sentence = "merged packets with unfinished checksums arrive broken, and receivers drop them"
-    return Reason("BULKING_BREAKS", some(on), sentence, remedy, Severity.ERROR)
-
-
-def _forwarding(on: list[str], taken_whole: bool) -> Reason:
-    remedy = f"ethtool -K {on[0]} {_FORWARDING} off"
-    broken = "UDP with unfinished checksums arrives broken"
-    lost = "merged UDP of up to 60 bytes with DF is lost in ESP (XfrmOutStateModeError)"
-    sentence = f"{lost}; {broken}" if taken_whole else f"{broken} (from veth, tap or virtio with checksum offload)"
-    return Reason("BULKING_BREAKS", some(on), sentence, remedy, Severity.ERROR if taken_whole else Severity.WARNING)
+        yield Check(_AREA, feature, f"on: {some(on)}" if on else "off")

@@ -163,7 +163,10 @@ def test_marks_of_their_own_tell_peers_apart() -> None:
         ("exclude: {addresses: [10.1.0.5]}", "ip saddr @excluded4 counter name excluded_addresses return"),
         ("exclude: {marks: [0x10/0xff]}", "meta mark & 0xff == 0x10 counter name excluded_marks return"),
         ("exclude: {dscp: [ef]}", "ip6 dscp { 46 } counter name excluded_dscp return"),
-        ("offload: {ports: [443]}", "ct original proto-dst != { 443 } counter name excluded_conditions return"),
+        (
+            "offload: {ports: [443]}",
+            "meta l4proto { 6, 17 } ct original proto-dst != { 443 } counter name excluded_conditions return",
+        ),
         (
             "offload: {marks: [1, 2]}",
             "meta mark & 0xffffffff != 0x1 meta mark & 0xffffffff != 0x2 counter name excluded_conditions return",
