@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from flowfast.kernel.witness import witness
 from flowfast.kernel.xfrm import AsyncXfrmSocket
 from flowfast.lab.netns import Netns
-from flowfast.lab.topology import TwoGateways
+from flowfast.lab.topology import TwoGateways, wan_address
 from flowfast.lab.traffic import family_of
 from flowfast.model.sa import SA, Direction
 from flowfast.model.steering import Sightings
@@ -158,8 +158,9 @@ def watching(ns: Netns) -> Iterator[Seen]:
         yield seen
         seen.cpus = looking.sightings()
     for sa in sas_of(ns):
-        if sa.direction is not None:
-            seen.sas[sa.direction, sa.spi] = sa
+        # Without a direction of its own, by its end: this gateway is the first on the WAN.
+        way = sa.direction or (Direction.OUT if sa.src == wan_address(1, 4) else Direction.IN)
+        seen.sas[way, sa.spi] = sa
 
 
 def knobs(ns: Netns) -> dict[str, str]:

@@ -1,0 +1,57 @@
+"""Steering on a terminal and as JSON: wanted, and seen."""
+
+from rich.console import Console
+
+from flowfast.cli.steering import print_steering, steering_json, steering_rows
+from flowfast.model.reason import Reason
+from flowfast.model.sa import Direction
+from flowfast.plan.case import Sight
+from flowfast.plan.planner import plan
+from tests.unit.plan.steering.paper import config, machine, nic, rss, sas, world
+
+STATE = world(machine(wan=nic("wan0", 4, rss=rss(4))), sas(2))
+DESIRED = plan(STATE, config("wan: rss, lan: rps"))
+SIGHT = Sight(STATE, (), config("wan: rss"), DESIRED)
+
+
+def test_the_plan_shows_sa_queue_interrupt_and_cpu() -> None:
+    out = Console(width=200, record=True)
+    print_steering(out, DESIRED.steering)
+    head, titles, *rows = [line.split() for line in out.export_text().splitlines()]
+    assert " ".join(head) == "steering lan0 by rps, wan0 by rss; flows go to CPUs 0-1"
+    assert titles[-3:] == ["goes", "to", "CPU"]
+    for place, row in zip(DESIRED.steering.placements, rows, strict=True):
+        assert f"0x{place.sa.spi:08x}" in row
+        if place.sa.direction is Direction.IN and place.pcpu is not None:
+            assert row[-4:] == ["(rss)", str(place.queue), str(place.irq), str(place.pcpu)]
+        elif place.pcpu is None:
+            assert row[-2:] == ["fallback:", "any"]
+
+
+def test_nothing_is_shown_where_steering_is_off() -> None:
+    out = Console(record=True)
+    print_steering(out, None)
+    assert out.export_text() == ""
+
+
+def test_what_was_seen_stands_beside_what_was_wanted() -> None:
+    one = next(each for each in DESIRED.steering.placements if each.pcpu == 1 and each.sa.direction is Direction.IN)
+    rows = list(steering_rows(SIGHT, {(Direction.IN, one.sa.spi): {0: 250, 1: 750}}))
+    assert len(rows) == len(DESIRED.steering.placements)
+    seen = {row["spi"]: row for row in rows}
+    assert seen[one.sa.spi]["seen"] == "1 (750), 0 (250)"
+    assert seen[one.sa.spi]["own_share"] == 0.75
+    assert seen[one.sa.spi]["packets"] == {"0": 250, "1": 750}
+    others = [row for row in rows if row["spi"] != one.sa.spi]
+    assert all(row["seen"] is None and row["own_share"] is None and row["packets"] == {} for row in others)
+
+
+def test_what_nobody_could_see_is_absent_and_not_nothing() -> None:
+    rows = list(steering_rows(SIGHT, Reason("NO_WITNESS", "steering", "no")))
+    assert all(row["packets"] is None and row["seen"] is None for row in rows)
+
+
+def test_json_has_it_all() -> None:
+    said = steering_json(DESIRED.steering)
+    assert said["backends"] == {"lan0": "rps", "wan0": "rss"}
+    assert {place["cpu"] for place in said["placements"]} == {None, 0, 1}
