@@ -24,7 +24,6 @@ steering: {{wan: {wan}, lan: {lan}}}
 """
 KINDS = {
     "veth xdp rps": ("veth", "xdp", "rps"),
-    "veth xdp xdp": ("veth", "xdp", "xdp"),
     "nic xdp rps": ("nic", "xdp", "rps"),
     "nic xdp xdp": ("nic", "xdp", "xdp"),
     "veth rps rps": ("veth", "rps", "rps"),

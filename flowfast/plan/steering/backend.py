@@ -11,39 +11,43 @@ PROGRAM = {Side.WAN: "flowfast_wan1", Side.LAN: "flowfast_lan1"}
 OURS = "flowfast_"
 """What the names of our programs begin with, in every version."""
 
+UNFINISHED = frozenset(("veth", "tun"))
+"""Drivers that hand over packets of local senders without checksums. ESP has finished what is in it."""
+
 AUTO: Mapping[Side, tuple[Backend, ...]] = {
     Side.WAN: (Backend.NTUPLE, Backend.XDP, Backend.RSS, Backend.RPS),
-    # XDP is not for the LAN by itself: packets of virtual devices may come with checksums that are not finished, which
-    # an XDP frame cannot say, so that they would arrive corrupt.
+    # On the LAN, XDP is for who asks for it: RPS knows its flows as well, and needs no program.
     Side.LAN: (Backend.RSS, Backend.RPS),
 }
 
 
-def _ntuple(machine: Machine, nic: Nic) -> str | None:
+def _ntuple(machine: Machine, nic: Nic, side: Side) -> str | None:
     if nic.rules is None:
         return "its driver takes no ntuple rules (ethtool -K DEVICE ntuple on, if it has them at all)"
     return "it has one receive queue" if len(nic.rx) < 2 else None
 
 
-def _rss(machine: Machine, nic: Nic) -> str | None:
+def _rss(machine: Machine, nic: Nic, side: Side) -> str | None:
     if len(nic.rx) < 2:
         return "it has one receive queue (ethtool -L DEVICE combined N, if it can have more)"
     return "its driver has no indirection table" if nic.rss is None or not nic.rss.table else None
 
 
-def _rps(machine: Machine, nic: Nic) -> str | None:
+def _rps(machine: Machine, nic: Nic, side: Side) -> str | None:
     return None if nic.rx else "it has no receive queue that RPS could be set on"
 
 
-def _xdp(machine: Machine, nic: Nic) -> str | None:
+def _xdp(machine: Machine, nic: Nic, side: Side) -> str | None:
     if not machine.xdp:
         return "the steering program is not compiled here, or libbpf is missing (make setup-xdp)"
     if nic.program is not None and not nic.program.startswith(OURS):
         return f"another XDP program is on it already ({nic.program})"
+    if side is Side.LAN and nic.driver in UNFINISHED:
+        return f"packets come over {nic.driver} with checksums that are not finished, which an XDP frame cannot say"
     return None if nic.native_xdp else f"its driver ({nic.driver or 'none'}) is not known to run XDP natively"
 
 
-_WHY_NOT: Mapping[Backend, Callable[[Machine, Nic], str | None]] = {
+_WHY_NOT: Mapping[Backend, Callable[[Machine, Nic, Side], str | None]] = {
     Backend.NTUPLE: _ntuple,
     Backend.RSS: _rss,
     Backend.RPS: _rps,
@@ -51,20 +55,20 @@ _WHY_NOT: Mapping[Backend, Callable[[Machine, Nic], str | None]] = {
 }
 
 
-def why_not(backend: Backend, machine: Machine, nic: Nic) -> str | None:
+def why_not(backend: Backend, side: Side, machine: Machine, nic: Nic) -> str | None:
     """Why this device cannot have this backend; None if it can."""
-    return _WHY_NOT[backend](machine, nic)
+    return _WHY_NOT[backend](machine, nic, side)
 
 
 def choose(wanted: Backend | None, side: Side, machine: Machine, nic: Nic) -> Backend | Reason:
     """The backend for a device, `wanted` (None: the best there is); or why there is none."""
     if wanted is not None:
-        refused = why_not(wanted, machine, nic)
+        refused = why_not(wanted, side, machine, nic)
         if refused is None:
             return wanted
         remedy = f"steering.{side}: auto takes what this device can"
         return Reason("NO_BACKEND", nic.name, f"no steering by {wanted}: {refused}", remedy)
     for backend in AUTO[side]:
-        if why_not(backend, machine, nic) is None:
+        if why_not(backend, side, machine, nic) is None:
             return backend
     return Reason("NO_BACKEND", nic.name, "nothing here can steer its packets", severity=Severity.WARNING)
