@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Protocol
 
 from flowfast.kernel import ethtool, xdp
+from flowfast.kernel.links import features_on
 from flowfast.model.cpu import Cpu, cpus_of, cpus_of_mask
 from flowfast.model.errors import FlowfastError
 from flowfast.model.machine import Machine, Nic, Queue
@@ -20,6 +21,8 @@ NATIVE = frozenset(
     # with 6.17-rc2 (xdp-tools' redirect-cpu on ConnectX-7).
     ("veth", "virtio_net", "ice", "i40e", "ixgbe", "igb", "igc", "ena", "bnxt_en", "nfp", "mvneta", "mvpp2", "tun")
 )
+VIRTUAL = frozenset(("veth", "tun"))
+"""Drivers that hand over what local senders left unfinished. virtio_net does where it negotiated to (GUEST_CSUM)."""
 
 
 class Machines(Protocol):
@@ -100,6 +103,7 @@ class RealMachine:
             rules=ethtool.rules(name) if several else None,
             program=program,
             native_xdp=driver in NATIVE,
+            unfinished=driver in VIRTUAL or (driver == "virtio_net" and "rx-checksum" in features_on(name)),
             spread=spread,
         )
 

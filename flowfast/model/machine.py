@@ -52,6 +52,8 @@ class Nic:
     rules: Mapping[int, str] | None = None
     program: str | None = None
     native_xdp: bool = False
+    unfinished: bool = False
+    """Packets may come in with checksums that are not finished (CHECKSUM_PARTIAL), which an XDP frame cannot say."""
     spread: tuple[int | None, ...] = ()
 
 

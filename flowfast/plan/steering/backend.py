@@ -11,9 +11,6 @@ PROGRAM = {Side.WAN: "flowfast_wan1", Side.LAN: "flowfast_lan1"}
 OURS = "flowfast_"
 """What the names of our programs begin with, in every version."""
 
-UNFINISHED = frozenset(("veth", "tun"))
-"""Drivers that hand over packets of local senders without checksums. ESP has finished what is in it."""
-
 AUTO: Mapping[Side, tuple[Backend, ...]] = {
     Side.WAN: (Backend.NTUPLE, Backend.XDP, Backend.RSS, Backend.RPS),
     # On the LAN, XDP is for who asks for it: RPS knows its flows as well, and needs no program.
@@ -42,8 +39,8 @@ def _xdp(machine: Machine, nic: Nic, side: Side) -> str | None:
         return "the steering program is not compiled here, or libbpf is missing (make setup-xdp)"
     if nic.program is not None and not nic.program.startswith(OURS):
         return f"another XDP program is on it already ({nic.program})"
-    if side is Side.LAN and nic.driver in UNFINISHED:
-        return f"packets come over {nic.driver} with checksums that are not finished, which an XDP frame cannot say"
+    if side is Side.LAN and nic.unfinished:  # on the WAN it is no matter: ESP has finished what is in it
+        return "packets come in with unfinished checksums, and would arrive corrupt (steering.lan: rps does as well)"
     return None if nic.native_xdp else f"its driver ({nic.driver or 'none'}) is not known to run XDP natively"
 
 

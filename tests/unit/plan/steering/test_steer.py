@@ -75,11 +75,9 @@ def test_a_backend_that_the_device_has_not_is_a_reason() -> None:
     assert "ntuple" in reason.sentence
 
 
-@pytest.mark.parametrize(
-    ("driver", "steered"), [("veth", False), ("tun", False), ("ixgbe", True), ("virtio_net", True)]
-)
-def test_xdp_is_kept_from_where_it_would_lose_checksums(driver: str, steered: bool) -> None:
-    nics = {name: nic(name, native_xdp=True, driver=driver) for name in ("lan0", "wan0")}
+@pytest.mark.parametrize("steered", [True, False])
+def test_xdp_is_kept_from_where_it_would_lose_checksums(steered: bool) -> None:
+    nics = {name: nic(name, native_xdp=True, unfinished=not steered) for name in ("lan0", "wan0")}
     desired = plan(world(machine(lan=nics["lan0"], wan=nics["wan0"]), sas(4)), config("wan: xdp, lan: xdp"))
     assert ("lan0" in desired.steering.backends) is steered
     assert desired.steering.backends["wan0"] is Backend.XDP
