@@ -86,6 +86,23 @@ class Flows:
             came += self._collect(len(self._clients))
         return came / sent
 
+    @contextmanager
+    def going(self) -> Iterator[None]:
+        """They go on by themselves while the context lasts."""
+        over = threading.Event()
+
+        def go() -> None:
+            while not over.is_set():
+                self.send(1)
+
+        thread = threading.Thread(target=go, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join(30)
+
     def _collect(self, expected: int) -> int:
         came, until = 0, time.monotonic() + 2
         while came < expected and (left := until - time.monotonic()) > 0:
