@@ -18,9 +18,9 @@ from flowfast.model.snapshot import ByPath, Snapshot
 
 __all__ = ["ByPath", "PathBytes", "WayRow"]
 
-WayRow = tuple[str, str, int, int, int, int, int, bool]
+WayRow = tuple[str, str, int, int, int, int, int, bool, int, int]
 """Tunnel, direction, bytes on the flowtable; of the full path's counter and of the whole's its last value and sum;
-whether the whole was counted precisely. What is written down and read again."""
+whether the whole was counted precisely; last value and sum of the buffers. What is written down and read again."""
 
 
 class PathBytes:
@@ -51,7 +51,9 @@ class PathBytes:
                     continue
                 way = self._ways.pop(key, None) or _Way()
                 self._ways[key] = way
-                now[key] = way.update(full.bytes, total.bytes, precise=counted is not None, paused=self._paused)
+                precise, paused = counted is not None, self._paused
+                by_path = way.update(full.bytes, total.bytes, precise=precise, paused=paused)
+                now[key] = by_path if counted is None else by_path._replace(buffers=way.buffers.add(counted.packets))
         self._paused = snapshot.paused
         trim(self._ways, 2 * len(snapshot.desired.paths) + SPARE)
         self.now = now
@@ -69,9 +71,8 @@ class PathBytes:
     def share(self, tunnel: str, direction: Direction) -> float | None:
         """The flowtable's share of the bytes since counting began, 0 to 1. None: unknown, or nothing went."""
         by_path = self.now.get((tunnel, direction))
-        if by_path is None or not sum(by_path):
-            return None
-        return by_path.flowtable / sum(by_path)
+        carried = by_path.flowtable + by_path.full if by_path is not None else 0
+        return by_path.flowtable / carried if by_path is not None and carried else None
 
 
 class _Rising:
@@ -92,11 +93,12 @@ class _Rising:
 class _Way:
     """One direction of a tunnel."""
 
-    __slots__ = ("flowtable", "full", "precise", "total")
+    __slots__ = ("buffers", "flowtable", "full", "precise", "total")
 
     def __init__(self) -> None:
         self.full: _Rising | None = None
         self.total = _Rising(0, 0)
+        self.buffers = _Rising(0, 0)
         self.precise: bool | None = None
         self.flowtable = 0
 
@@ -104,15 +106,17 @@ class _Way:
     def of(cls, row: WayRow) -> "_Way":
         """As it was written down."""
         way = cls()
-        _, _, way.flowtable, full, passed, last, total, way.precise = row
-        way.full, way.total = _Rising(full, passed), _Rising(last, total)
+        _, _, way.flowtable, full, passed, last, total, way.precise, buffers, handled = row
+        way.full, way.total, way.buffers = _Rising(full, passed), _Rising(last, total), _Rising(buffers, handled)
         return way
 
     @property
-    def row(self) -> tuple[int, int, int, int, int, bool]:
+    def row(self) -> tuple[int, int, int, int, int, bool, int, int]:
         """The numbers of a WayRow."""
         full = self.full or _Rising(0, 0)
-        return self.flowtable, full.last, full.sum, self.total.last, self.total.sum, bool(self.precise)
+        buffers = self.buffers
+        counted = (full.last, full.sum, self.total.last, self.total.sum)
+        return self.flowtable, *counted, bool(self.precise), buffers.last, buffers.sum
 
     def update(self, full: int, total: int, *, precise: bool, paused: bool) -> ByPath:
         if self.full is None:

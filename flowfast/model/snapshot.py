@@ -21,10 +21,15 @@ class Traffic:
 
 
 class ByPath(NamedTuple):
-    """Inner bytes since counting began: on the flowtable, and on the full L3 path."""
+    """Inner bytes since counting began: on the flowtable, and on the full L3 path.
+
+    `buffers`: packets as the router handled them before the flowtable, where one that GRO made of several counts once;
+    None without precise accounting.
+    """
 
     flowtable: int
     full: int
+    buffers: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ def collect(snapshot: Snapshot) -> Iterable[Metric]:
     found = snapshot.desired.paths
     yield _bytes(snapshot)
     yield _packets(snapshot)
+    yield _buffers(snapshot)
     yield _info(found)
     yield _up(snapshot)
     yield _sas(found)
@@ -65,6 +66,23 @@ def _packets(snapshot: Snapshot) -> Family:
             traffic = snapshot.totals.get((name, direction))
             if traffic is not None:
                 family.add((name, direction.value, traffic.packets))
+    return family
+
+
+def _buffers(snapshot: Snapshot) -> Family:
+    family = counter(
+        "flowfast_tunnel_buffers_total",
+        "Packets of the tunnel as the router handled them before the flowtable: one that GRO made of several counts "
+        "once, so that flowfast_tunnel_packets_total for each of these is how many travel together. Only with "
+        "accounting: precise.",
+        "tunnel",
+        "direction",
+    )
+    for path in snapshot.desired.paths:
+        for direction in BOTH:
+            by_path = snapshot.by_path.get((path.tunnel.name, direction))
+            if by_path is not None and by_path.buffers is not None:
+                family.add((path.tunnel.name, direction.value, by_path.buffers))
     return family
 
 

@@ -51,7 +51,7 @@ def test_precise_counts_of_before_the_tables_were_rebuilt_survive_a_restart(stor
     first = Books(store())
     look(first, full=40, before=1000)
     look(first, full=0, before=10)
-    assert look(Books(store()), full=5, before=30).by_path[OUT] == ByPath(960 + 25, 45)
+    assert look(Books(store()), full=5, before=30).by_path[OUT][:2] == (960 + 25, 45)
 
 
 def test_end_of_an_sa_is_written_at_once(store: Callable[[], Store]) -> None:
@@ -219,7 +219,7 @@ class Restarts(RuleBasedStateMachine):
             assert total.bytes == self.carried
         self.seen = total
         self.looked += 1
-        passed = sum(now.by_path[OUT])
+        passed = now.by_path[OUT].flowtable + now.by_path[OUT].full
         assert passed <= total.bytes or not self.faithful
         assert passed >= self.fast
         self.fast = passed
