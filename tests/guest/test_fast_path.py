@@ -186,6 +186,7 @@ def test_a_second_controller_is_refused(site: Site) -> None:
     assert second.stderr.startswith(f"flowfast is running here already (process {site.router.process.pid})")
 
 
+@pytest.mark.changes_foreign
 def test_flush_ruleset_by_the_operator_is_repaired(site: Site) -> None:
     site.router.nft("flush", "ruleset")
     deadline = time.monotonic() + 20
