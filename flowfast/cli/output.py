@@ -18,9 +18,12 @@ STYLES = {Severity.INFO: "dim", Severity.WARNING: "yellow", Severity.ERROR: "bol
 
 
 def console() -> Console:
-    """Standard output; as wide as its lines where it is no terminal, so that nothing is cut."""
-    out = Console(highlight=False, soft_wrap=True)
-    return out if out.is_terminal else Console(highlight=False, width=200)
+    """Standard output; as wide as its lines where it is no terminal, so that nothing is cut.
+
+    Without markup: the name of a tunnel is the operator's, brackets and all.
+    """
+    out = Console(highlight=False, markup=False, soft_wrap=True)
+    return out if out.is_terminal else Console(highlight=False, markup=False, width=200)
 
 
 def table(*columns: str) -> Table:

@@ -22,7 +22,7 @@ def health(before: Snapshot, now: Snapshot) -> list[Reason]:
             if share is not None and share > TOO_MUCH:
                 seconds = now.state.taken_at - before.state.taken_at
                 sentence = f"{share:.0%} of what went {direction} in the last {seconds:.0f} s took the full path"
-                remedy = "conntrack -L shows which connections are not [OFFLOAD]ed: short, ICMP, over-sized, excluded?"
+                remedy = "flowfast show flows lists its connections, flowfast explain SRC DST tells why one is not fast"
                 reasons.append(Reason("NOT_FAST", path.tunnel.name, sentence, remedy))
     return reasons
 

@@ -18,6 +18,7 @@ from flowfast.kernel.system import FakeSystem
 from flowfast.kernel.xfrm.builders import make_sa
 from flowfast.kernel.xfrm.fake import FakeXfrm
 from flowfast.model.errors import FlowfastError
+from flowfast.model.link import Link
 from flowfast.model.nftables import Ruleset
 from flowfast.model.sa import Direction
 from flowfast.plan.diff import OWN
@@ -118,6 +119,12 @@ def test_status_measures_between_two_looks(flowfast: Flowfast, config: str) -> N
     (tunnel,) = json.loads(flowfast("status", config, "--seconds", "0.1", "--json").output)["tunnels"]
     assert tunnel["tx"]["fast"]
     assert tunnel["flowtable_share"] == {"out": None, "in": None}
+
+
+def test_brackets_in_the_name_of_a_device_are_no_markup(flowfast: Flowfast, kernel: FakeKernel, config: str) -> None:
+    kernel.links.set(Link(9, "x[red]y", "xfrm", True, 1400, xfrm_if_id=7))
+    for command in ("plan", "status"):
+        assert "x[red]y" in flowfast(command, config, *(("--seconds", "0.1") if command == "status" else ())).output
 
 
 def test_status_before_apply(flowfast: Flowfast, config: str) -> None:
