@@ -5,10 +5,12 @@ there yet to run anything else.
 """
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 from flowfast.lab.cpio import Entry, archive
 
+NO_MODULES: Mapping[str, bytes] = MappingProxyType({})
 PORTS = ("stdout", "stderr", "control")
 """Names of the virtio-serial ports. On "control" the guest says "started" and then "exit N"."""
 
@@ -107,8 +109,9 @@ def shell_script(argv: Sequence[str], rows: int, columns: int, term: str) -> str
     return SHELL.format(term=shlex.quote(term), session=shlex.quote(session))
 
 
-def first_files(command: str, share: bool) -> bytes:
-    """The machine's part of the initrd: /init and /lab with the second script and the command to run."""
+def first_files(command: str, share: bool, modules: Mapping[str, bytes] = NO_MODULES) -> bytes:
+    """The machine's part of the initrd: /init and /lab with the second script, the command to run, and .ko files that
+    a test may load: insmod /run/lab/NAME.ko."""
     fstab = FSTAB + SHARE if share else FSTAB
     return archive(
         [
@@ -116,6 +119,7 @@ def first_files(command: str, share: bool) -> bytes:
             Entry("lab"),
             Entry("lab/main", MAIN.encode()),
             Entry("lab/command", command.encode()),
+            *(Entry(f"lab/{name}.ko", module) for name, module in modules.items()),
             Entry("etc"),
             Entry("etc/fstab", fstab.encode()),
         ]

@@ -48,6 +48,17 @@ class Image:
         return self.folder / "vmlinux"
 
     @property
+    def lacks(self) -> list[str]:
+        """Modules of this project that are not compiled for its kernel yet."""
+        return out_of_tree.lacking(self.recipe.test_modules, self.kernel)
+
+    @property
+    def test_modules(self) -> dict[str, bytes]:
+        """Modules of this project for its kernel, those that there are."""
+        files = {name: out_of_tree.kept(name, self.kernel) for name in self.recipe.test_modules}
+        return {name: file.read_bytes() for name, file in files.items() if file.is_file()}
+
+    @property
     def size(self) -> int:
         """Bytes on disk."""
         return sum(file.stat().st_blocks * 512 for file in self.folder.iterdir())
@@ -73,14 +84,17 @@ def ensure(recipe: Recipe, progress: Progress) -> Image:
 
     Raises BuildError with the end of the build's log.
     """
-    if image := find(recipe):
+    if (image := find(recipe)) and not image.lacks:
         return image
     if os.geteuid() != 0:
         _build_as_root(recipe, progress)
     else:
         with _lock(recipe, progress):
-            if find(recipe) is None:
+            image = find(recipe)
+            if image is None:
                 build(recipe, progress)
+            elif image.lacks:
+                _test_modules(image, progress)
     if image := find(recipe):
         return image
     raise BuildError(f"{recipe.name}: the build left no image in {folder_of(recipe)}")
@@ -145,6 +159,16 @@ def build(recipe: Recipe, progress: Progress) -> None:
     steps.say(f"built, kernel {kernel.version}")
 
 
+def _test_modules(image: Image, progress: Progress) -> None:
+    """Compiles what the project's tests want to load into an image that is built already."""
+    recipe = image.recipe
+    steps = Steps(recipe.name, cache_folder() / "logs" / f"{recipe.name}-modules.log", progress)
+    with tempfile.TemporaryDirectory(prefix=f".{recipe.name}.", suffix=".modules", dir=image.folder.parent) as work:
+        apt = Apt(Path(work) / "apt", mirror(), recipe.kernel_suite, steps.run)
+        apt.update()
+        out_of_tree.ensure(recipe.test_modules, image.kernel, apt, Path(work) / "modules", steps)
+
+
 def _debian(recipe: Recipe, uri: str, rootfs: Path, steps: Steps) -> None:
     """The root file system, by mmdebstrap, without documentation."""
     steps.say("installing Debian's packages (mmdebstrap)")
@@ -172,8 +196,9 @@ def _kernel(recipe: Recipe, uri: str, work: Path, steps: Steps) -> tuple[kernel_
     apt = Apt(work / "apt", uri, recipe.kernel_suite, steps.run)
     apt.update()
     kernel = kernel_files.fetch(apt, work / "kernel", steps)
-    modules = out_of_tree.ensure(recipe.out_of_tree, kernel.version, apt, work / "modules", steps)
-    return kernel, modules
+    wanted = (*recipe.out_of_tree, *recipe.test_modules)
+    modules = out_of_tree.ensure(wanted, kernel.version, apt, work / "modules", steps)
+    return kernel, [file for name, file in modules.items() if name in recipe.out_of_tree]
 
 
 def _python_packages(recipe: Recipe, target: Path, steps: Steps) -> Path:

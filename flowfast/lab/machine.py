@@ -123,7 +123,8 @@ class Machine:
         with ExitStack() as stack:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="flowfast-lab-")))
             initrd = folder / "initrd"
-            initrd.write_bytes(built.initrd + guest_init.first_files(command, self.share is not None))
+            first_files = guest_init.first_files(command, self.share is not None, built.test_modules)
+            initrd.write_bytes(built.initrd + first_files)
             ours: dict[str, socket.socket] = {}
             theirs: dict[str, socket.socket] = {}
             for name in ("console", *guest_init.PORTS):

@@ -1,17 +1,18 @@
 """Modules that Debian leaves out of its kernels, compiled from its own linux-source against its own linux-headers.
 
-netdevsim simulates devices with ESP offload; xfrm_iptfs is RFC 9347 (AGGFRAG, "IP-TFS"). They are compiled with the
-suite's own compiler, in a folder that apt fills and nothing is installed in, and kept by kernel version: an image that
-is rebuilt for another reason finds them.
+netdevsim simulates devices with ESP offload; xfrm_iptfs is RFC 9347 (AGGFRAG, "IP-TFS"); espsim is this project's own
+device, which does all of ESP (tests/module). They are compiled with the suite's own compiler, in a folder that apt
+fills and nothing is installed in, and kept by kernel version: an image that is rebuilt for another reason finds them.
 """
 
+import hashlib
 import re
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from flowfast.lab.apt import KEYRING, Apt, source_line
-from flowfast.lab.recipe import cache_folder
+from flowfast.lab.recipe import CHECKOUT, cache_folder
 from flowfast.lab.steps import BuildError, Steps
 
 TOOLS = ("base-files", "coreutils", "dash", "findutils", "grep", "make", "mawk", "sed")
@@ -32,38 +33,67 @@ def _xfrm_iptfs(source: Path, folder: Path) -> None:
     (folder / "Makefile").write_text("obj-m := xfrm_iptfs.o\nccflags-y += -I$(src)/include/a/b\n")
 
 
-SOURCES: Mapping[str, tuple[str, Callable[[Path, Path], None]]] = {
+def _espsim(_source: Path, folder: Path) -> None:
+    folder.mkdir()
+    shutil.copy(OWN["espsim"], folder)
+    (folder / "Makefile").write_text("obj-m := espsim.o\n")
+
+
+SOURCES: Mapping[str, tuple[str | None, Callable[[Path, Path], None]]] = {
     "netdevsim": ("drivers/net/netdevsim", _netdevsim),
     "xfrm_iptfs": ("net/xfrm", _xfrm_iptfs),
+    "espsim": (None, _espsim),
 }
 """Module -> the folder of the kernel's source that it needs, and what lays that out to be compiled by itself."""
 
+OWN: Mapping[str, Path] = {"espsim": CHECKOUT / "tests/module/espsim.c"}
+"""Modules of this project -> their source. Another source is another module, for who keeps them."""
 
-def ensure(names: tuple[str, ...], version: str, apt: Apt, work: Path, steps: Steps) -> list[Path]:
+
+def kept(name: str, version: str) -> Path:
+    """Where the module for kernel `version` is, or would be."""
+    mark = f"-{hashlib.sha256(OWN[name].read_bytes()).hexdigest()[:12]}" if name in OWN else ""
+    return cache_folder() / "modules" / version / f"{name}{mark}.ko"
+
+
+def lacking(names: Iterable[str], version: str) -> list[str]:
+    """Those of the modules that are worth compiling: not there, and not known to fail."""
+    files = {name: kept(name, version) for name in names}
+    return [name for name, file in files.items() if not file.is_file() and not _failed(file).is_file()]
+
+
+def _failed(module: Path) -> Path:
+    """What says that it did not compile: it would not the next time either."""
+    return module.with_suffix(".failed")
+
+
+def ensure(names: Iterable[str], version: str, apt: Apt, work: Path, steps: Steps) -> Mapping[str, Path]:
     """The .ko files of the modules `names` for kernel `version`, compiled unless they are kept from before.
 
     A source that no longer compiles by itself costs the image that module, and says so; it is no reason to have none.
     """
-    kept = cache_folder() / "modules" / version
-    if missing := [name for name in names if not (kept / f"{name}.ko").is_file()]:
+    wanted = tuple(names)
+    if missing := [name for name in wanted if not kept(name, version).is_file()]:
         steps.say(f"compiling {' and '.join(missing)}, which Debian leaves out")
         work.mkdir()
-        kept.mkdir(parents=True, exist_ok=True)
+        kept(missing[0], version).parent.mkdir(parents=True, exist_ok=True)
         try:
             compiler = _compiler(version, apt, work / "root", steps)
             source = _source(version, missing, apt, work, steps)
             for name in missing:
-                _keep(_compile(name, version, source, compiler, steps), kept)
+                _keep(_compile(name, version, source, compiler, steps), kept(name, version))
         except BuildError as e:
             steps.say(f"going on without {' and '.join(missing)}: {str(e).splitlines()[0]}")
-    return [kept / f"{name}.ko" for name in names if (kept / f"{name}.ko").is_file()]
+            for name in lacking(missing, version):
+                _failed(kept(name, version)).touch()
+    return {name: kept(name, version) for name in wanted if kept(name, version).is_file()}
 
 
 def _keep(module: Path, kept: Path) -> None:
     """Puts a compiled module where the next build finds it, whole or not at all."""
-    partial = kept / f".{module.name}"
+    partial = kept.with_name(f".{kept.name}")
     shutil.copyfile(module, partial)
-    partial.rename(kept / module.name)
+    partial.rename(kept)
 
 
 def _compiler(version: str, apt: Apt, root: Path, steps: Steps) -> Path:
@@ -85,12 +115,15 @@ def _compiler(version: str, apt: Apt, root: Path, steps: Steps) -> Path:
 
 def _source(version: str, names: list[str], apt: Apt, work: Path, steps: Steps) -> Path:
     """The folders of the kernel's source that the modules need."""
+    needed = {folder for name in names if (folder := SOURCES[name][0]) is not None}
+    if not needed:
+        return work
     line = re.match(r"\d+\.\d+", version)
     assert line is not None  # noqa: S101 - apt.newest_kernel() only returns such
     (deb,) = apt.download([f"linux-source-{line[0]}"], work / "debs")
     steps.run(["dpkg", "-x", str(deb), str(work)])
     top = f"linux-source-{line[0]}"
-    folders = sorted({f"{top}/{SOURCES[name][0]}" for name in names})
+    folders = sorted(f"{top}/{folder}" for folder in needed)
     steps.run(["tar", "-xJf", str(work / f"usr/src/{top}.tar.xz"), "-C", str(work), *folders])
     return work / top
 

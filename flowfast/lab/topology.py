@@ -19,7 +19,7 @@ from pyroute2 import IPRoute
 
 from flowfast.lab.netns import LabError, Netns
 from flowfast.lab.nodes import Device, Route, set_up
-from flowfast.lab.wires import End, WireKind, wires
+from flowfast.lab.wires import End, WireKind, Wires, wires
 
 Family = Literal[4, 6]
 Kind = Literal["policy", "xfrmi", "cross-netns"]
@@ -188,19 +188,22 @@ def two_gateways(
     hosts: int = 1,
     tunnels: int = 1,
     finish_checksums: bool = False,
+    wan: Wires | None = None,
+    lan: Wires | None = None,
 ) -> Iterator[TwoGateways]:
     """Two gateways and the hosts behind them, each in a namespace: h1, gw1, gw2, h2 (and underlay1 in cross-netns).
 
     `wire`: "nic" takes three of the machine's pairs of NICs. `hosts`: addresses on each host, for each tunnel.
-    `finish_checksums`: veth as a wire would be (flowfast.lab.wires). Everything is taken down at the end.
+    `finish_checksums`: veth as a wire would be (flowfast.lab.wires). `wan`, `lan`: other wires for the WAN and gw1's
+    LAN, their owner's to close. Everything is taken down at the end.
     """
     with ExitStack() as stack:
         h1, gw1, gw2, h2 = (stack.enter_context(Netns(name)) for name in ("h1", "gw1", "gw2", "h2"))
         underlay1 = stack.enter_context(Netns("underlay1")) if kind == "cross-netns" else gw1
         supply = wires(wire, finish_checksums)
         stack.callback(supply.close)
-        supply.join(End(h1, "e0"), End(gw1, "lan0"))
-        supply.join(End(underlay1, "wan0"), End(gw2, "wan0"))
+        (lan or supply).join(End(h1, "e0"), End(gw1, "lan0"))
+        (wan or supply).join(End(underlay1, "wan0"), End(gw2, "wan0"))
         supply.join(End(gw2, "lan0"), End(h2, "e0"))
         built = TwoGateways(kind, wire, families, h1, gw1, gw2, h2, underlay1, _tunnels(kind, families, tunnels))
         _host(built, 1, hosts)

@@ -21,6 +21,12 @@ def test_the_digest_follows_everything_that_was_decided() -> None:
     assert len({first.digest(("click",)), *others}) == 5
 
 
+def test_a_module_of_our_own_makes_no_other_image() -> None:
+    first = recipe.RECIPES["debian14"]
+    assert first.test_modules
+    assert dataclasses.replace(first, test_modules=()).digest(()) == first.digest(())
+
+
 def test_another_format_rebuilds_every_image(monkeypatch: pytest.MonkeyPatch) -> None:
     before = recipe.RECIPES["debian13"].digest(())
     monkeypatch.setattr(recipe, "FORMAT", recipe.FORMAT + 1)
