@@ -30,6 +30,7 @@ from flowfast.model.snapshot import Reconciles, Snapshot
 from flowfast.model.state import Feature, RouterState
 from flowfast.news import Known
 from flowfast.observe import observe
+from flowfast.plan.fallback import fallen
 from flowfast.plan.health import health
 from flowfast.plan.planner import plan
 from flowfast.snapshot import History, look
@@ -210,8 +211,8 @@ class Controller:
             await self._flush()
         known: set[tuple[str, str]] = set()
         if self._snapshot is not None:
-            slow = health(self._snapshot, snapshot)
-            snapshot = replace(snapshot, failures=(*snapshot.failures, *slow))
+            odd = (*health(self._snapshot, snapshot), *fallen(self._snapshot, snapshot))
+            snapshot = replace(snapshot, failures=(*snapshot.failures, *odd))
             known = {(reason.code, reason.object) for reason in self._snapshot.reasons}
         for reason in snapshot.reasons:
             if (reason.code, reason.object) not in known:

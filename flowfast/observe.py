@@ -61,6 +61,8 @@ async def observe(
     return RouterState(
         taken_at=time.time(),
         links=links,
+        nics=await kernel.nics.nics(links),
+        hardware=kernel.nft.takes_flows(links) if has("flowtable") and kernel.nft.with_hardware else frozenset(),
         sas=tuple(sas),
         policies=tuple(policies),
         underlay=underlay,

@@ -59,6 +59,7 @@ async def fit(loaded: LoadedConfig, kernel: Kernel) -> None:
         isinstance(entry, Traits) and entry.feature for entry in (*devices.lan, *devices.wan)
     )
     kernel.machine.wanted = loaded.config.steering.on
+    kernel.nft.with_hardware = loaded.config.offload.hardware
     links = await kernel.links.links()
     problems = check_devices(
         loaded,

@@ -14,22 +14,25 @@ from flowfast.plan.ruleset import NETDEV
 from flowfast.plan.verdict import verdicts
 
 
-def _number(value: object) -> str:
+def number(value: object) -> str:
+    """With commas between thousands."""
     return f"{value:,}"
 
 
-def _yes(value: object) -> str:
+def yes(value: object) -> str:
+    """yes or no."""
     return "yes" if value else "no"
 
 
-def _listed(value: object) -> str:
+def listed(value: object) -> str:
     """The first few; JSON has all."""
     items = [str(item) for item in value] if isinstance(value, Iterable) else []
     more = [f"and {len(items) - 4} more"] if len(items) > 4 else []
     return ", ".join(items[:4] + more) or "-"
 
 
-def _hex(value: object) -> str:
+def hexed(value: object) -> str:
+    """Eight hex digits."""
     return f"{value:#010x}"
 
 
@@ -47,11 +50,11 @@ def _seconds(value: object) -> str:
 
 FLOWS = (
     Column("connection", "connection"),
-    Column("tunnel", "tunnels", _listed),
+    Column("tunnel", "tunnels", listed),
     Column("path", "path"),
     Column("state", "state"),
-    Column("bytes", "bytes", _number),
-    Column("packets", "packets", _number),
+    Column("bytes", "bytes", number),
+    Column("packets", "packets", number),
 )
 
 
@@ -83,7 +86,7 @@ def _flow_state(flow: Flow) -> str | None:
 SAS = (
     Column("tunnel", "tunnel"),
     Column("dir", "direction"),
-    Column("SPI", "spi", _hex),
+    Column("SPI", "spi", hexed),
     Column("src", "src"),
     Column("dst", "dst"),
     Column("mode", "mode"),
@@ -92,9 +95,9 @@ SAS = (
     Column("if_id", "if_id"),
     Column("encap", "encap"),
     Column("offload", "offload"),
-    Column("bytes", "bytes", _number),
-    Column("packets", "packets", _number),
-    Column("sequence", "sequence", _number),
+    Column("bytes", "bytes", number),
+    Column("packets", "packets", number),
+    Column("sequence", "sequence", number),
     Column("window", "replay_window"),
     Column("age", "age_seconds", _seconds),
     Column("life", "lifetime_used", _percent),
@@ -176,7 +179,7 @@ TUNNELS = (
     Column("MTU", "mtu"),
     Column("tx", "tx_path"),
     Column("rx", "rx_path"),
-    Column("selectors", "pairs", _listed),
+    Column("selectors", "pairs", listed),
 )
 
 
@@ -216,11 +219,11 @@ DEVICES = (
     Column("kind", "kind"),
     Column("driver", "driver"),
     Column("role", "role"),
-    Column("up", "up", _yes),
+    Column("up", "up", yes),
     Column("MTU", "mtu"),
-    Column("hooked", "hooked", _yes),
-    Column("guard", "guard", _yes),
-    Column("addresses", "addresses", _listed),
+    Column("hooked", "hooked", yes),
+    Column("guard", "guard", yes),
+    Column("addresses", "addresses", listed),
 )
 
 
@@ -252,13 +255,15 @@ POLICIES = (
     Column("selector", "selector"),
     Column("tunnel", "tunnel"),
     Column("if_id", "if_id"),
+    Column("offload", "offload"),
     Column("flowfast", "verdict"),
     Column("why", "why"),
 )
 
 
 def policy_rows(sight: Sight) -> Iterator[Row]:
-    """The SPD, in the kernel's order, and what the planner makes of each policy."""
+    """The SPD, in the kernel's order, and what the planner makes of each policy. `offload`: the NIC that it is in."""
+    names = {link.ifindex: link.name for link in sight.state.links}
     for judged in verdicts(sight):
         policy = judged.policy
         yield {
@@ -271,6 +276,7 @@ def policy_rows(sight: Sight) -> Iterator[Row]:
             "if_id": policy.if_id or None,
             "mark": f"{policy.mark.value:#x}/{policy.mark.mask:#x}" if policy.mark and policy.mark.mask else None,
             "action": "block" if policy.action else "protect" if policy.protects else "pass",
+            "offload": names.get(policy.offload.ifindex) if policy.offload is not None else None,
             "verdict": judged.verdict,
             "why": judged.why,
         }

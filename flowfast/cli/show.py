@@ -1,4 +1,4 @@
-"""`flowfast show flows|sa|tunnels|devices|policies|steering`: tables of facts, straight from the kernel."""
+"""`flowfast show flows|sa|tunnels|devices|policies|steering|nics|offload`: facts, straight from the kernel."""
 
 import asyncio
 import json
@@ -8,7 +8,7 @@ from itertools import islice
 import click
 from rich.text import Text
 
-from flowfast.cli import facts
+from flowfast.cli import facts, facts_nics
 from flowfast.cli.columns import Column, Row
 from flowfast.cli.common import json_option
 from flowfast.cli.output import console, print_reasons, reason_json, table
@@ -28,9 +28,12 @@ KINDS: dict[str, Sequence[Column]] = {
     "devices": facts.DEVICES,
     "policies": facts.POLICIES,
     "steering": STEERING,
+    "nics": facts_nics.NICS,
+    "offload": facts_nics.OFFLOAD,
 }
 
 
+_NOTHING = {"sa": "SAs", "nics": "devices with IPsec offload", "offload": "SAs of tunnels"}
 WIDE = 1000
 """Columns where there is no terminal: a row stays one line, for grep."""
 
@@ -60,9 +63,11 @@ def show(
 
     steering: the CPU that each SA's packets should go to, and where they really went while it looked.
 
+    nics: devices that can take IPsec off the CPU. offload: each SA of a tunnel, whether it is in one, and why not.
+
     Without CONFIG the router's own is taken, if it has one; without any, what only a config says is left out.
     """
-    if tunnel is not None and kind == "devices":
+    if tunnel is not None and kind in ("devices", "nics"):
         raise UsageError("--tunnel: devices belong to no tunnel (leave it out)")
     if offloaded and kind != "flows":
         raise UsageError(f"--offloaded: only flows are on a flowtable, not {kind} (leave it out)")
@@ -86,7 +91,7 @@ def show(
     listed = table(*(column.head for column in columns))
     for row in shown:
         listed.add_row(*(_cell(column, row) for column in columns))
-    out.print(listed if rows else f"No {'SAs' if kind == 'sa' else kind} are there.")
+    out.print(listed if rows else f"No {_NOTHING.get(kind, kind)} are there.")
     if len(shown) < len(rows):
         out.print(f"and {len(rows) - len(shown)} more (--limit 0 shows all)")
     if kind == "flows" and seen.sight.blind is not None:
@@ -129,6 +134,10 @@ def _rows(seen: Look, kind: str, flows: list[Flow]) -> Iterator[Row]:
             return facts.tunnel_rows(seen.sight)
         case "devices":
             return facts.device_rows(seen.sight)
+        case "nics":
+            return facts_nics.nic_rows(seen.sight)
+        case "offload":
+            return facts_nics.offload_rows(seen.sight)
         case _:
             return facts.policy_rows(seen.sight)
 

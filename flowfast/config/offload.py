@@ -65,6 +65,14 @@ class Offload(Section):
             "Connections that a policy protects stay with their tunnel."
         ),
     ] = False
+    hardware: Annotated[
+        Truth,
+        Field(
+            description="Whether NICs may take the flows that no tunnel carries (nft: flags offload). Only with "
+            "offload.plain, only where every device's driver takes them, which is tried, and never together with IPsec "
+            "packet offload; else flows stay in software."
+        ),
+    ] = False
     ports: Annotated[
         tuple[PortRange, ...],
         Field(

@@ -21,6 +21,7 @@ from flowfast.config.selectors import DeviceSelector, same
 from flowfast.config.steering import Steering
 from flowfast.config.tunnels import Tunnel, Tunnels
 from flowfast.config.values import DISTINCT, NetnsName, Truth, choice, listed, whole
+from flowfast.model.nic import OffloadType
 
 __all__ = [
     "Accounting",
@@ -135,6 +136,15 @@ class Config(Section):
     offload: Annotated[Offload, Field(description="What goes on the flowtable.")] = Offload()
     exclude: Annotated[Exclude, Field(description="What keeps to the full path, whatever `offload` says.")] = Exclude()
     bulk: Annotated[Bulk, Field(description="How packets that go the same way travel together.")] = Bulk()
+    nic_offload: Annotated[
+        OffloadType | None,
+        choice(OffloadType, "a kind of IPsec offload"),
+        Field(
+            description="What the IKE daemon was told to have NICs do for its SAs (swanctl: hw_offload, libreswan: "
+            "nic-offload): crypto, or packet. flowfast offloads no SA itself; with this it warns of each that is not. "
+            "Left out: of those only whose tunnel has another SA in a NIC."
+        ),
+    ] = None
     notrack: Annotated[
         Truth,
         Field(

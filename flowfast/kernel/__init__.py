@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 from flowfast.kernel.events import Events
 from flowfast.model.link import Link
 from flowfast.model.nftables import Flowtable, Ruleset, Table
+from flowfast.model.nic import Nic
 from flowfast.model.state import CounterValue, Feature, Flow
 from flowfast.model.transaction import Command
 
@@ -49,6 +50,9 @@ class LinkChanged:
 class Nft(Protocol):
     """The nftables ruleset, through libnftables; hooks and flags, which its JSON does not give, over netlink."""
 
+    with_hardware: bool
+    """Whether takes_flows() is worth asking: for configs that want flows in NICs."""
+
     def commit(self, commands: Sequence[Command]) -> None:
         """Does all of it in one batch or nothing. Raises KernelError with nft's own line."""
 
@@ -63,6 +67,9 @@ class Nft(Protocol):
 
     def hooked(self, table: Table, flowtable: Flowtable) -> frozenset[str]:
         """Devices among the flowtable's on whose ingress hook it really stands."""
+
+    def takes_flows(self, links: Iterable[Link]) -> frozenset[str]:
+        """Devices whose driver takes flowtables with `flags offload`, tried once for each in a dry run."""
 
     def foreign(self) -> str:
         """The text of every table but ours, without counters' values: to prove that none was touched."""
@@ -85,6 +92,13 @@ class Links(Protocol):
 
     def changes(self) -> Events[LinkChanged]:
         """Each change, as it happens; listening as soon as it returns."""
+
+
+class Nics(Protocol):
+    """What devices can take off the CPU, over ethtool netlink and devlink."""
+
+    async def nics(self, links: Iterable[Link]) -> tuple[Nic, ...]:
+        """Those of `links` that can offload IPsec, switched on or not."""
 
 
 class Conntrack(Protocol):
@@ -136,6 +150,7 @@ class Kernel:
     xfrm: "Xfrm"
     nft: Nft
     links: Links
+    nics: Nics
     conntrack: Conntrack
     system: System
     probe: Probe

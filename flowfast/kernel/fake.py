@@ -10,6 +10,7 @@ from flowfast.kernel.knobs import FakeKnobs
 from flowfast.kernel.links import FakeLinks
 from flowfast.kernel.machine import FakeMachine
 from flowfast.kernel.nft import FakeNft
+from flowfast.kernel.nics import FakeNics
 from flowfast.kernel.probe import FakeProbe
 from flowfast.kernel.system import FakeSystem
 from flowfast.kernel.witness import FakeWitness
@@ -29,6 +30,7 @@ class FakeKernel(Kernel):
     xfrm: FakeXfrm
     nft: FakeNft
     links: FakeLinks
+    nics: FakeNics
     conntrack: FakeConntrack
     system: FakeSystem
     probe: FakeProbe
@@ -44,6 +46,7 @@ class FakeKernel(Kernel):
         xfrm: FakeXfrm | None = None,
         nft: FakeNft | None = None,
         links: FakeLinks | None = None,
+        nics: FakeNics | None = None,
         conntrack: FakeConntrack | None = None,
         system: FakeSystem | None = None,
         probe: FakeProbe | None = None,
@@ -58,6 +61,7 @@ class FakeKernel(Kernel):
             xfrm=xfrm or FakeXfrm(),
             nft=nft or FakeNft(),
             links=links or FakeLinks(),
+            nics=nics or FakeNics(),
             conntrack=conntrack or FakeConntrack(),
             system=system or FakeSystem(),
             probe=probe or FakeProbe(),

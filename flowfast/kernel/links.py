@@ -93,6 +93,8 @@ def _link(message: Any, addresses: Iterable[str], asker: socket.socket) -> Link:
         underlay_netns=message.get("link_netnsid"),
         num_rx_queues=message.get("num_rx_queues"),
         num_tx_queues=message.get("num_tx_queues"),
+        rx_bytes=message.get(("stats64", "rx_bytes")),
+        tx_bytes=message.get(("stats64", "tx_bytes")),
     )
 
 

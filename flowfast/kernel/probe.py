@@ -88,6 +88,24 @@ FEATURES: Mapping[str, Known] = {
     ),
     "sa_dir": Known("SAs have no direction of their own", "Linux 6.10 or newer", Severity.INFO, "esp4"),
     "sa_pcpu": Known("no SA by CPU (RFC 9611)", "Linux 6.13 or newer", Severity.INFO, "sa_dir"),
+    "crypto_offload": Known(
+        "NICs are given no SAs (IPsec crypto offload)",
+        "a kernel with CONFIG_XFRM_OFFLOAD (INET_ESP_OFFLOAD)",
+        Severity.INFO,
+        "esp4",
+    ),
+    "packet_offload": Known(
+        "NICs are given no policies, so none does all of ESP (IPsec packet offload)",
+        "Linux 6.2 or newer",
+        Severity.INFO,
+        "crypto_offload",
+    ),
+    "if_id_inbound_refused": Known(
+        "inbound SAs with an if_id are offloaded, and NICs ignore the if_id",
+        "Linux 6.16 or newer refuses them",
+        Severity.INFO,
+        "crypto_offload",
+    ),
     "iptfs": Known(
         "no IP-TFS (RFC 9347)", "Linux 6.14 or newer with CONFIG_XFRM_IPTFS: module xfrm_iptfs", Severity.INFO, "sa_dir"
     ),

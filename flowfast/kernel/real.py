@@ -7,6 +7,7 @@ from flowfast.kernel.knobs import RealKnobs
 from flowfast.kernel.links import RealLinks
 from flowfast.kernel.machine import RealMachine
 from flowfast.kernel.nft import RealNft
+from flowfast.kernel.nics import RealNics
 from flowfast.kernel.probe import RealProbe
 from flowfast.kernel.system import RealSystem
 from flowfast.kernel.witness import witness
@@ -24,6 +25,7 @@ def real_kernel() -> Kernel:
         xfrm=AsyncXfrmSocket(),
         nft=RealNft(),
         links=RealLinks(),
+        nics=RealNics(),
         conntrack=RealConntrack(),
         system=RealSystem(),
         probe=RealProbe(),

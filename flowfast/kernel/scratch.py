@@ -22,10 +22,10 @@ from flowfast.kernel.netlink import (
 from flowfast.kernel.nft import wire
 from flowfast.kernel.system import RealSystem
 from flowfast.kernel.xfrm import encode, uapi
-from flowfast.kernel.xfrm.config import Aead, SAConfig
+from flowfast.kernel.xfrm.config import Aead, Auth, SAConfig
 from flowfast.model.errors import KernelError, Unavailable
 from flowfast.model.nftables import Table
-from flowfast.model.sa import Direction, Mode
+from flowfast.model.sa import Direction, Mode, Offload, Policy, Selector
 from flowfast.model.state import Flow
 
 _INET, _NETDEV = Table("inet", "probe"), Table("netdev", "probe")
@@ -170,6 +170,63 @@ def _sa_pcpu() -> None:
         raise KernelError("the CPU is accepted and not kept", errno.EOPNOTSUPP)
 
 
+_LOOPBACK = 1  # ifindex of lo in every network namespace: it offloads nothing, so that the kernel's own checks decide
+_UNKNOWN, _INBOUND, _PACKET = 0x80, 2, 4  # XFRM_OFFLOAD_*, and a bit that no kernel has
+
+
+def _refuses(trial: Callable[[], object], without: str) -> None:
+    """Passes where the kernel refuses what is tried (EINVAL); else it did not look at it."""
+    try:
+        trial()
+    except KernelError as refused:
+        if refused.code == errno.EINVAL:
+            return
+        raise
+    raise KernelError(without, errno.EOPNOTSUPP)
+
+
+def _add_offloaded(spi: int, flags: int, if_id: int = 0) -> None:
+    """Adds an SA that asks a device for offload. AH, because one of ESP would load esp4_offload for the whole machine,
+    with which the kernel treats software IPsec otherwise, too."""
+    auth = Auth("hmac(sha256)", bytes(32))
+    _add_sa(
+        SAConfig(
+            src="192.0.2.1",
+            dst="192.0.2.2",
+            spi=spi,
+            proto=socket.IPPROTO_AH,
+            auth=auth,
+            if_id=if_id,
+            offload=Offload(_LOOPBACK, flags),
+        )
+    )
+
+
+def _crypto_offload() -> None:
+    _refuses(lambda: _add_offloaded(1005, _UNKNOWN), "what is asked of devices is not looked at")
+
+
+def _packet_offload() -> None:
+    selector = Selector(socket.AF_INET, "192.0.2.1/32", "192.0.2.2/32")
+    policy = Policy(selector, Direction.OUT, 0, 0, 0, offload=Offload(_LOOPBACK, _PACKET))
+
+    def add() -> None:
+        with Netlink(_NETLINK_XFRM) as netlink:
+            netlink.request(uapi.Msg.NEWPOLICY, bytes(encode.policy(policy)), flags=NLM_F_CREATE, what="xfrm")
+
+    _refuses(add, "policies are not given to devices")
+
+
+def _if_id_inbound() -> None:
+    try:
+        _add_offloaded(1006, _INBOUND)
+    except KernelError as refused:
+        if refused.code == errno.EINVAL:  # kernels that ask for the type of offload first are older than the refusal
+            raise KernelError("such an SA is accepted", errno.EOPNOTSUPP) from refused
+        raise
+    _refuses(lambda: _add_offloaded(1007, _INBOUND, if_id=1), "such an SA is accepted")
+
+
 def _iptfs() -> None:
     _add_sa(_sa(1004, direction=Direction.OUT, mode=Mode.IPTFS))
 
@@ -206,6 +263,9 @@ TRIALS: Mapping[str, Callable[[], None]] = {
     "xfrm_interface": _xfrm_interface,
     "sa_dir": _sa_dir,
     "sa_pcpu": _sa_pcpu,
+    "crypto_offload": _crypto_offload,
+    "packet_offload": _packet_offload,
+    "if_id_inbound_refused": _if_id_inbound,
     "iptfs": _iptfs,
 }
 """By feature, in the order in which they must run."""

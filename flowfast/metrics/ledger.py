@@ -65,8 +65,18 @@ class LedgerState:
     sas: tuple[SaRow, ...] = ()
 
 
+_ESP_AROUND = 36
+"""Bytes of AES-GCM: header 8, IV 8, padding 1.5 on average and its two bytes, ICV 16."""
+
+
 def inner_bytes(sa: SA, octets: int, packets: int) -> int:
-    """Bytes of inner packets with their IP header (without options), of what the SA counted."""
+    """Bytes of inner packets with their IP header (without options), of what the SA counted.
+
+    Of an SA that a NIC does (packet offload) an estimate: its driver counts what is on the wire less Ethernet and outer
+    IP header (mlx5e_xfrm_update_stats), which is the packet with all of ESP around it.
+    """
+    if sa.offload is not None and sa.offload.packet:
+        octets = max(octets - packets * _ESP_AROUND, 0)
     if sa.mode == Mode.TRANSPORT:
         return octets + packets * _IP_HEADER.get(sa.family, 0)
     if sa.mode == Mode.BEET:

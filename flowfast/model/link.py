@@ -1,6 +1,6 @@
 """Network devices and what they can do."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +21,9 @@ class Link:
     underlay_netns: int | None = None  # IFLA_LINK_NETNSID: set where the underlay is in another network namespace
     num_rx_queues: int | None = None
     num_tx_queues: int | None = None
+    rx_bytes: int | None = field(default=None, compare=False)
+    """Bytes that came in, as the driver counts them; not what makes a device another one."""
+    tx_bytes: int | None = field(default=None, compare=False)
     features: frozenset[str] = frozenset()
     """ethtool features that are on, where they were asked for."""
 

@@ -109,7 +109,8 @@ class Flowtable:
     counter: bool = True
     hook: str = "ingress"
     offload: bool = False
-    """In hardware. Never wanted by flowfast (kernel-facts.md 1.8), but seen where somebody else set it."""
+    """In hardware: for flows that no tunnel carries. Those through tunnels stay in software all the same
+    (nf_flow_rule_route_common(), net/netfilter/nf_flow_table_offload.c)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from flowfast.model.bulk import BulkState
 from flowfast.model.link import Link
 from flowfast.model.machine import Machine
 from flowfast.model.nftables import Ruleset
+from flowfast.model.nic import Nic
 from flowfast.model.reason import Reason
 from flowfast.model.sa import SA, Policy
 
@@ -120,6 +121,10 @@ class RouterState:
     """That of nftables when the ruleset was read; None without nftables."""
     hooked: frozenset[str] = frozenset()
     """Devices on whose ingress hook our flowtable really stands."""
+    nics: tuple[Nic, ...] = ()
+    """Those of `links` that can offload IPsec, switched on or not."""
+    hardware: frozenset[str] = frozenset()
+    """Devices whose driver takes a flowtable with `flags offload`, where that was tried."""
     features: Mapping[str, Feature] = field(default_factory=dict)
     sysctls: Mapping[str, str | None] = field(default_factory=dict)
     bulk: BulkState = field(default_factory=BulkState)

@@ -1,5 +1,6 @@
 """plan(): what this router should hold, the path of every tunnel and direction, and every reason that says no."""
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from ipaddress import ip_interface
 from typing import Literal
@@ -11,9 +12,10 @@ from flowfast.model.nftables import Ruleset
 from flowfast.model.reason import Reason, Severity
 from flowfast.model.state import RouterState
 from flowfast.model.steering import Side
-from flowfast.model.tunnel import Path, Topology, Tunnel, TunnelPath
+from flowfast.model.tunnel import Path, Topology, Tunnel, TunnelKey, TunnelPath
 from flowfast.plan.bulk import plan_bulk
 from flowfast.plan.clamp import several_sizes
+from flowfast.plan.hardware import hardware_flowtable, held_back, placed, stray_secpath
 from flowfast.plan.mtu import rooms
 from flowfast.plan.pause import PAUSED_NOW, paused
 from flowfast.plan.peers import peer_marks
@@ -49,11 +51,13 @@ def plan(state: RouterState, config: Config, refused: frozenset[int] = frozenset
 
     `refused`: CPUs that have waited in vain for an SA of their own.
     """
+    found = tuple(find_tunnels(state, config))
+    held = held_back(state, found)
     tunnels = tuple(
-        replace(tunnel, offload=False) if config.exclude.tunnel(tunnel.name) else tunnel
-        for tunnel in find_tunnels(state, config)
+        replace(tunnel, offload=False) if config.exclude.tunnel(tunnel.name) or tunnel.key in held else tunnel
+        for tunnel in found
     )
-    desired = _fast_path(state, config, tunnels)
+    desired = _fast_path(state, config, tunnels, held)
     facing = _devices(state, config)
     bulked, why = plan_bulk(state, config, tunnels, facing.lan, facing.wan)
     steered = steer(state, config.steering, tunnels, {Side.LAN: facing.lan, Side.WAN: facing.wan}, refused)
@@ -65,8 +69,10 @@ def plan(state: RouterState, config: Config, refused: frozenset[int] = frozenset
     )
 
 
-def _fast_path(state: RouterState, config: Config, tunnels: tuple[Tunnel, ...]) -> Desired:
-    """The ruleset, and the path of every tunnel."""
+def _fast_path(
+    state: RouterState, config: Config, tunnels: tuple[Tunnel, ...], held: Mapping[TunnelKey, Reason]
+) -> Desired:
+    """The ruleset, and the path of every tunnel; those in `held` are not fast."""
     missing = _missing(tunnels, config)
     reasons = [
         feature.reason for name in NEEDED if (feature := state.features.get(name)) and feature.reason is not None
@@ -84,6 +90,9 @@ def _fast_path(state: RouterState, config: Config, tunnels: tuple[Tunnel, ...]) 
     guarded, no_guard = _guarded(state, config, devices, tunnels, regions)
     if isinstance(marks, Reason) and guarded:
         guarded, no_guard, marks = frozenset(), (marks,), None
+    stray = stray_secpath(state, devices.lan, tunnels)
+    if stray is not None and guarded:
+        guarded, no_guard = frozenset(), (stray,)
     up = {link.name for link in state.links if link.up}
     interfaces = {t.interface: t for t in tunnels if t.interface is not None and t.interface in up and t.offload}
     wanted = Wanted(
@@ -105,10 +114,17 @@ def _fast_path(state: RouterState, config: Config, tunnels: tuple[Tunnel, ...]) 
         packet_offload=_packet_offload(state),
         unguarded=_own_addresses(state, devices.lan),
     )
-    devices.reasons += [*_uncounted(state, config), *missing]
+    hardware, why_software = hardware_flowtable(state, config, wanted.devices)
+    wanted = replace(wanted, hardware=hardware)
+    devices.reasons += [
+        *_uncounted(state, config),
+        *missing,
+        *why_software,
+        *_not_in_nics(state, config, tunnels),
+    ]
     if paused(state.ruleset):
         devices.reasons.append(PAUSED_NOW)
-    paths = tuple(_paths(tunnel, wanted, regions, no_guard) for tunnel in tunnels)
+    paths = tuple(_paths(tunnel, wanted, held, no_guard) for tunnel in tunnels)
     said = {path.reason: None for pair in paths for path in (pair.tx, pair.rx) if path.reason is not None}
     return Desired(
         build(wanted) if devices.lan else Ruleset(), paths, tuple(sorted({*devices.reasons, *said, *no_guard}))
@@ -125,6 +141,14 @@ def _missing(tunnels: tuple[Tunnel, ...], config: Config) -> list[Reason]:
         for name in config.tunnels
         if not any(each == name or each.startswith(f"{name}-") for each in there)
     ]
+
+
+def _not_in_nics(state: RouterState, config: Config, tunnels: Iterable[Tunnel]) -> set[Reason]:
+    """What keeps SAs out of NICs that should be in one; of others `flowfast show offload` tells."""
+    if config.nic_offload is None and not state.nics and all(sa.offload is None for sa in state.sas):
+        return set()
+    every = (reason for each in placed(state, tunnels, config.nic_offload) for reason in each.reasons)
+    return {reason for reason in every if reason.severity is not Severity.INFO}
 
 
 def _uncounted(state: RouterState, config: Config) -> list[Reason]:
@@ -206,8 +230,13 @@ def _full(reason: Reason) -> Path:
     return Path(False, reason.sentence, reason)
 
 
-def _paths(tunnel: Tunnel, wanted: Wanted, regions: SpdRegions, no_guard: tuple[Reason, ...]) -> TunnelPath:
-    why = _why_not(tunnel, wanted, regions)
+def _paths(
+    tunnel: Tunnel,
+    wanted: Wanted,
+    held: Mapping[TunnelKey, Reason],
+    no_guard: tuple[Reason, ...],
+) -> TunnelPath:
+    why = held.get(tunnel.key) or _why_not(tunnel, wanted)
     if why is not None:
         return TunnelPath(tunnel, _full(why), _full(why))
     tx, rx = _FAST[tunnel.topology]
@@ -216,12 +245,12 @@ def _paths(tunnel: Tunnel, wanted: Wanted, regions: SpdRegions, no_guard: tuple[
     return TunnelPath(tunnel, tx, rx)
 
 
-def _why_not(tunnel: Tunnel, wanted: Wanted, regions: SpdRegions) -> Reason | None:
+def _why_not(tunnel: Tunnel, wanted: Wanted) -> Reason | None:
     if not tunnel.offload:
         return Reason("EXCLUDED", tunnel.name, "kept on the full path by the config", severity=Severity.INFO)
     if not wanted.lan:
         return Reason("NO_LAN", tunnel.name, "no LAN device is there", "name it under devices.lan", Severity.ERROR)
-    if refused := regions.refused.get(tunnel.key):
+    if refused := wanted.regions.refused.get(tunnel.key):
         return refused
     if tunnel.topology is Topology.POLICY and (device := wanted.unguarded.get(tunnel.key.local)):
         sentence = f"its ESP leaves by {device}, a LAN device, and comes back where no guard stands"

@@ -49,6 +49,8 @@ class Wanted:
     notrack: bool = False
     counting: bool = False
     counting_precisely: bool = False
+    hardware: bool = False
+    """The flowtable is one of NICs (`flags offload`)."""
     marks: Mapping[str, int] = field(default_factory=dict)
     """Tunnel -> mark that its inbound SAs set, where several peers are told apart by it."""
     endpoints: Mapping[int, frozenset[str]] = field(default_factory=dict)
@@ -171,7 +173,7 @@ def _inet(wanted: Wanted, lookups: _Lookups) -> TableState:
         INET,
         chains={chain.name: chain for chain in chains},
         sets=_named(sets),
-        flowtables={FLOWTABLE: Flowtable(FLOWTABLE, wanted.devices)},
+        flowtables={FLOWTABLE: Flowtable(FLOWTABLE, wanted.devices, offload=wanted.hardware)},
         counters=(_counters(wanted) if wanted.counting else frozenset())
         | frozenset(f"guard_{identifier(device)}" for device in _watched(wanted))
         | excluded_counters(wanted.offload, wanted.exclude),

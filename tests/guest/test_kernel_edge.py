@@ -432,8 +432,10 @@ def test_modules_are_loaded_and_listed() -> None:
 
 MISSING = {
     "debian14": {"early_ingress"},
-    "debian13": {"early_ingress", "flowtable_name_binding", "iptfs"},  # per-CPU SAs came to 6.12 by backport
-    "debian12": {"early_ingress", "flowtable_name_binding", "sa_dir", "sa_pcpu", "iptfs", "hook_dump"},
+    # per-CPU SAs came to 6.12 by backport
+    "debian13": {"early_ingress", "flowtable_name_binding", "iptfs", "if_id_inbound_refused"},
+    "debian12": {"early_ingress", "flowtable_name_binding", "sa_dir", "sa_pcpu", "iptfs", "hook_dump"}
+    | {"packet_offload", "if_id_inbound_refused"},
 }
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from flowfast.kernel import NewGeneration
 from flowfast.kernel.events import Events, FakeSource
 from flowfast.kernel.nft.memory import Memory, refused
+from flowfast.model.link import Link
 from flowfast.model.nftables import Flowtable, Ruleset, Table
 from flowfast.model.state import CounterValue
 from flowfast.model.transaction import AddChain, AddFlowtable, Command
@@ -25,6 +26,9 @@ class FakeNft:
         self.fail: Exception | None = None
         """Raised by the next commit(), once, instead of doing it."""
         self.foreign_text = ""
+        self.with_hardware = False
+        self.hardware: set[str] = set()
+        """Devices whose driver takes flows."""
         self._devices = None if devices is None else set(devices)
         self._name_binding = name_binding
         self._memory = Memory()
@@ -63,6 +67,10 @@ class FakeNft:
         """The flowtable's devices that exist."""
         held = self._memory.flowtable(table, flowtable.name)
         return frozenset() if held is None else frozenset(filter(self._exists, held.devices & flowtable.devices))
+
+    def takes_flows(self, links: Iterable[Link]) -> frozenset[str]:
+        """Those of `hardware` that are there."""
+        return frozenset(link.name for link in links if link.name in self.hardware)
 
     def foreign(self) -> str:
         """The text that a test has set."""

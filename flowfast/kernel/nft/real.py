@@ -13,12 +13,15 @@ from flowfast.kernel.libnftables import run
 from flowfast.kernel.netlink import NETLINK_NETFILTER, GroupEvents, Message
 from flowfast.kernel.nft import listing, wire
 from flowfast.model.errors import KernelError, Unavailable
+from flowfast.model.link import Link
 from flowfast.model.nftables import OWN_TABLE, Chain, Flowtable, Ruleset, Table, TableState
 from flowfast.model.state import CounterValue
-from flowfast.model.transaction import Command, transaction_text
+from flowfast.model.transaction import AddFlowtable, AddTable, Command, transaction_text
 
 _READ_ATTEMPTS = 20
 _REMEMBERED = 64
+_TRIAL = Table("inet", f"{OWN_TABLE}-trial")
+"""Only ever in a dry run. Not our own table, in which a device may be in one flowtable only."""
 
 
 class RealNft:
@@ -30,6 +33,8 @@ class RealNft:
     def __init__(self) -> None:
         self._own: deque[int] = deque(maxlen=_REMEMBERED)
         self._committing = threading.Lock()
+        self.with_hardware = False
+        self._takes: dict[tuple[int, str], bool] = {}
 
     def commit(self, commands: Sequence[Command]) -> None:
         """Does all of it in one batch or nothing. Raises KernelError with nft's own line, Unavailable."""
@@ -77,6 +82,25 @@ class RealNft:
             held = wire.flowtables(table).get(flowtable.name)
             existing = {name for _, name in socket.if_nameindex()}
             return flowtable.devices & held.devices & existing if held else frozenset()
+
+    def takes_flows(self, links: Iterable[Link]) -> frozenset[str]:
+        """Devices whose driver takes flowtables with `flags offload`: asked once for each, in a table that never is."""
+        found = set()
+        for link in links:
+            key = (link.ifindex, link.name)
+            if key not in self._takes:
+                self._takes[key] = self._tried(link.name)
+            if self._takes[key]:
+                found.add(link.name)
+        return frozenset(found)
+
+    def _tried(self, device: str) -> bool:
+        flowtable = Flowtable("trial", frozenset({device}), counter=False, offload=True)
+        try:
+            self.check([AddTable(_TRIAL), AddFlowtable(_TRIAL, flowtable)])
+        except KernelError:  # EOPNOTSUPP of a driver without TC_SETUP_FT
+            return False
+        return True
 
     def foreign(self) -> str:
         """The text of every table but ours, without counters' values. Raises KernelError, Unavailable."""

@@ -15,6 +15,7 @@ from flowfast.metrics.collectors import (
     xfrm,
 )
 from flowfast.metrics.collectors.flows import Flows
+from flowfast.metrics.collectors.nics import Nics
 from flowfast.metrics.collectors.sas import LIMIT, Sas
 from flowfast.metrics.registry import Collect
 
@@ -31,6 +32,7 @@ def collectors(*, per_sa: bool = False, sa_limit: int = LIMIT) -> Mapping[str, C
         "guard": guard.collect,
         "excluded": excluded.collect,
         "xfrm": xfrm.collect,
+        "nics": Nics().collect,
         "reconcile": reconcile.collect,
         "comparison": comparison.collect,
         "steering": steering.collect,

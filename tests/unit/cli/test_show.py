@@ -10,10 +10,12 @@ from flowfast.cli.show import KINDS
 from flowfast.kernel.fake import FakeKernel
 from flowfast.kernel.probe import FakeProbe
 from flowfast.kernel.xfrm.builders import ADDED, make_policy, make_sa
+from flowfast.kernel.xfrm.fake import FakeXfrm
 from flowfast.model.errors import FlowfastError
+from flowfast.model.nic import ESP, Nic
 from flowfast.model.sa import Direction, Encap, Lifetime, Mark, Mode, Offload
 from flowfast.model.state import Flow
-from tests.unit.cli.looking import OUT, Flowfast, applied
+from tests.unit.cli.looking import IN, OUT, Flowfast, applied
 from tests.unit.plan.router import IPSEC, PEER, US, bypass, policies
 
 
@@ -201,3 +203,52 @@ def test_nothing_there(look: Flowfast, router: FakeKernel, site: str) -> None:
     router.xfrm._sas.clear()
     assert look("show", "sa", site).output == "No SAs are there.\n"
     assert Direction.OUT == "out"  # what rows say of a direction is a plain word
+
+
+# --- devices that take IPsec off the CPU
+
+
+@pytest.fixture
+def in_nic(router: FakeKernel) -> FakeKernel:
+    """wan0 is a NIC; the SA that goes out is in it, the one that comes in is not."""
+    features = frozenset({ESP, "tx-esp-segmentation"})
+    router.nics.set(Nic("wan0", 0, "mlx5_core", on=features, handle="pci/0000:08:00.0", port=1, encap=False))
+    router.xfrm = FakeXfrm(
+        [OUT._replace(offload=Offload(2, 4), replay=OUT.replay._replace(oseq=7)), IN],
+        [
+            policy if policy.direction is Direction.FORWARD else policy._replace(offload=Offload(2, 4))
+            for policy in policies()
+        ],
+    )
+    return router
+
+
+def test_nics_with_what_is_in_them(look: Flowfast, in_nic: FakeKernel, site: str) -> None:
+    (row,) = rows(look, "nics", site)
+    assert (row["device"], row["role"], row["enabled"], row["handle"]) == ("wan0", "wan", True, "pci/0000:08:00.0/1")
+    assert (row["crypto_sas"], row["packet_sas"], row["policies"]) == (0, 1, 2)
+    assert (row["encap_mode"], row["eswitch"], row["port_packet"], row["capacity"]) == ("none", None, None, None)
+    _, line = table(look, "nics", site)
+    assert (line[0], line[1], "esp-hw-offload, tx-esp-segmentation" in line) == ("wan0", "mlx5_core", True)
+
+
+def test_policies_say_which_nic_they_are_in(look: Flowfast, in_nic: FakeKernel, site: str) -> None:
+    found = {row["direction"]: row["offload"] for row in rows(look, "policies", site)}
+    assert found == {"out": "wan0", "in": "wan0", "fwd": None}
+
+
+def test_offload_says_where_each_sa_is_and_why_not(look: Flowfast, in_nic: FakeKernel, site: str) -> None:
+    out, inward = rows(look, "offload", site)
+    assert (out["offload"], out["device"], out["cpu_sequence"], out["why"]) == ("packet", "wan0", 7, [])
+    assert (inward["wanted"], inward["offload"], inward["cpu_sequence"]) == ("packet", None, None)
+    assert inward["reasons"][0]["code"] == "NOT_OFFLOADED"
+    assert "swanctl.conf: hw_offload = packet" in inward["reasons"][0]["remedy"]
+    _, first, second = table(look, "offload", site)
+    assert (first[0:2], first[-1], second[-1]) == (["berlin", "out"], "-", "NOT_OFFLOADED")
+
+
+def test_what_the_config_wants_of_nics(look: Flowfast, router: FakeKernel, tmp_path: Path) -> None:
+    config = tmp_path / "nic.yaml"
+    config.write_text("devices: {lan: [lan0], wan: [wan0]}\nnic_offload: crypto\n")
+    assert [row["why"] for row in rows(look, "offload", str(config))] == [["NO_ESP_DEVICE"]] * 2
+    assert [row["why"] for row in rows(look, "offload")] == [[], []]

@@ -122,7 +122,7 @@ def test_the_issues_four_mistakes_are_one_line_each() -> None:
         (
             "- lan0",
             "c.yaml:1:1: expected a mapping with the keys version, use, devices, tunnels, defaults, offload, exclude, "
-            "bulk, notrack, accounting, steering, underlay_netns, exporter, loop, found a list",
+            "bulk, nic_offload, notrack, accounting, steering, underlay_netns, exporter, loop, found a list",
         ),
     ],
 )

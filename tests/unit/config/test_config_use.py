@@ -186,7 +186,7 @@ PLACES: dict[tuple[str | int, ...], str] = {
          "(keep one of them)"),
         ("use: [{template: ./a.yaml}]\noffload: 3",
          "site.yaml:2:10: offload: expected a mapping with the keys mode, protocols, clamp_mss, trust_peers, plain, "
-         "ports, marks, dscp, zones, after_packets, found a number"),
+         "hardware, ports, marks, dscp, zones, after_packets, found a number"),
     ],
 )  # fmt: skip
 def test_mistakes(folder: Path, text: str, line: str) -> None:

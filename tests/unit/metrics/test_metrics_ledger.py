@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from flowfast.metrics.keep import SPARE
-from flowfast.metrics.ledger import Ledger
-from flowfast.model.sa import SA, Direction, Mark, Mode, Replay
+from flowfast.metrics.ledger import Ledger, inner_bytes
+from flowfast.model.sa import SA, Direction, Mark, Mode, Offload, Replay
 from flowfast.model.snapshot import Traffic
 from flowfast.model.tunnel import TunnelKey
 from tests.unit.metrics.world import PEER, US, sa, tunnel
@@ -377,3 +377,10 @@ class Rekeys(RuleBasedStateMachine):
 
 Rekeys.TestCase.settings = settings(max_examples=200, stateful_step_count=40, deadline=None)
 TestRekeys = Rekeys.TestCase
+
+
+def test_what_a_nic_counts_has_esp_around_it() -> None:
+    """Pings of 84 bytes, as espsim counts them: 120 bytes each."""
+    assert inner_bytes(sa(1, 360, 3, offload=Offload(2, 4)), 360, 3) == 3 * 84
+    assert inner_bytes(sa(1, 360, 3, offload=Offload(2, 0)), 360, 3) == 360
+    assert inner_bytes(sa(1, 10, 3, offload=Offload(2, 4)), 10, 3) == 0

@@ -8,6 +8,7 @@ from flowfast.metrics.paths import PathBytes
 from flowfast.model.comparison import Comparison, Factor
 from flowfast.model.desired import Desired
 from flowfast.model.link import Link
+from flowfast.model.nic import ESP, Eswitch, Nic
 from flowfast.model.reason import Reason, Severity
 from flowfast.model.sa import SA, Counters, Direction, Lifetime, Mode, Offload, Replay, Selector
 from flowfast.model.snapshot import Reconciles, Snapshot, Traffic
@@ -127,6 +128,8 @@ def fixed() -> Snapshot:
     state = RouterState(
         1_764_000_000.25,
         (Link(1, "lan0", None, True, 1500), Link(2, "wan@7", None, True, 1500)),
+        sas=(*berlin.outbound, *berlin.inbound),
+        nics=(Nic("wan@7", 2, "mlx5_core", frozenset({ESP}), handle="pci/0000:08:00.0", eswitch=Eswitch.LEGACY),),
         features={feature.name: feature for feature in features},
     )
     paths = (TunnelPath(berlin, FAST, SLOW), TunnelPath(down, SLOW, SLOW), TunnelPath(office, FAST, FAST))

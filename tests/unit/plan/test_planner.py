@@ -292,7 +292,7 @@ def test_a_device_that_decrypts_packets_is_no_lan_device() -> None:
     desired = plan(state, wanted)
     assert 'iifname != { "lan0" } return' in adding(desired)
     assert desired.ruleset.tables[INET].flowtables["fast"].devices == {"lan0", "wan0"}
-    assert [(reason.code, reason.object) for reason in desired.reasons] == [("PACKET_OFFLOAD_LAN", "lan9")]
+    assert ("PACKET_OFFLOAD_LAN", "lan9") in [(reason.code, reason.object) for reason in desired.reasons]
 
 
 def test_no_flow_whose_esp_leaves_by_a_lan_device() -> None:
