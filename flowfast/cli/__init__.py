@@ -23,6 +23,7 @@ COMMANDS = {
     "doctor": ("doctor", "Say what this router can do, what is missing, and the remedy."),
     "rules": ("rules", "Templates: configs to start from."),
     "schema": ("schema", "Print the JSON Schema of the config, for editors."),
+    "bench": ("bench", "Measure what flowfast itself costs on this machine."),
     "lab": ("lab", "A guest with a real kernel."),
     "demo": ("demo", "Real IPsec on a real kernel: full path against fast path."),
 }
