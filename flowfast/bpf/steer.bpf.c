@@ -3,8 +3,9 @@
 //
 // flowfast_wan (on a WAN device): ESP, and ESP in UDP, of a SPI that is in `sas` goes to that SA's CPU by cpumap.
 // flowfast_lan (on a LAN device): a flow's packets go to one CPU of `spread`, so that its outbound SA is that CPU's.
-// Whatever is malformed, fragmented (WAN) or unknown passes untouched: the stack is the judge of it, as it was before.
-// Here belongs only what must happen for each packet; flowfast (plan/steering) decides, and fills the maps.
+// Whatever is malformed, fragmented (WAN), has IPv4 options (WAN) or is unknown passes untouched: the stack is the judge
+// of it, as it was before. Here belongs only what must happen for each packet; flowfast (plan/steering) decides, and
+// fills the maps. Arrays, not hash maps: their lookup is a few instructions in place, a hash map's a hundred in a call.
 
 #include <linux/bpf.h>
 #include <linux/if_ether.h>
@@ -19,22 +20,37 @@
 #define NAT_T_PORT 4500
 #define MIN_ESP 8 // SPI and sequence number
 #define FRAGMENT 0x3fff // more fragments follow, or this is not the first
+#define BUCKETS_BITS 16
+#define WAYS 4
 #define SPREAD 128
 #define NO_CPU 0xffffffff
+#define GOLDEN 0x9e3779b1 // Fibonacci hashing: enough to share out SPIs and flows, and cheap
 
+// Written as a whole, 64 bits, while packets pass (kernel/xdp.py): no packet sees half of it.
 struct sa {
+	__be32 spi; // 0: nobody's
 	__u32 cpu;
-	__u32 unused;
-	__u64 packets; // that this CPU took in and sent there
+};
+
+struct bucket {
+	struct sa ways[WAYS];
 };
 
 struct {
-	__uint(type, BPF_MAP_TYPE_PERCPU_HASH);
-	__uint(max_entries, 65536);
-	__uint(map_flags, BPF_F_NO_PREALLOC);
-	__type(key, __be32); // SPI
-	__type(value, struct sa);
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1 << BUCKETS_BITS);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__type(key, __u32); // the SPI's hash
+	__type(value, struct bucket);
 } sas SEC(".maps");
+
+// By CPU that packets were sent to: how many, from this CPU.
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1); // as many as the machine can have: set when it is loaded
+	__type(key, __u32);
+	__type(value, __u64);
+} sent SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
@@ -52,68 +68,74 @@ struct {
 
 static __always_inline int to(__u32 cpu)
 {
+	__u64 *packets = bpf_map_lookup_elem(&sent, &cpu);
+
+	if (packets)
+		++*packets;
 	// Packets for this very CPU need no queue. What the cpumap does not have passes, too.
 	return cpu == bpf_get_smp_processor_id() ? XDP_PASS : bpf_redirect_map(&cpus, cpu, XDP_PASS);
 }
 
-static __always_inline int esp(const __be32 *spi)
+static __always_inline int esp(__be32 spi)
 {
-	struct sa *sa = bpf_map_lookup_elem(&sas, spi);
+	__u32 hash = spi * GOLDEN >> (32 - BUCKETS_BITS);
+	struct bucket *bucket = bpf_map_lookup_elem(&sas, &hash);
 
-	if (!sa)
+	if (!bucket || !spi) // IKE on the NAT-T port has a SPI of 0 (RFC 3948)
 		return XDP_PASS;
-	sa->packets++;
-	return to(sa->cpu);
+#pragma unroll
+	for (int way = 0; way < WAYS; way++)
+		if (bucket->ways[way].spi == spi)
+			return to(bucket->ways[way].cpu);
+	return XDP_PASS;
 }
 
 // `length`: of what follows the IP header, by that header; it is known to be within the packet.
 static __always_inline int transport(const void *at, const void *end, __u8 protocol, __u32 length)
 {
-	const __be32 *spi = at;
-
 	if (protocol == IPPROTO_UDP) {
 		const struct udphdr *udp = at;
 
-		if ((const void *)(udp + 1) > end || udp->dest != bpf_htons(NAT_T_PORT))
+		if ((const void *)(udp + 1) + MIN_ESP > end || udp->dest != bpf_htons(NAT_T_PORT))
 			return XDP_PASS;
-		// Keepalives and truncated packets are shorter; IKE has a SPI of 0, which no SA has (RFC 3948).
+		// Keepalives and truncated packets are shorter.
 		if (bpf_ntohs(udp->len) != length || length < sizeof(*udp) + MIN_ESP)
 			return XDP_PASS;
-		spi = (const void *)(udp + 1);
-	} else if (protocol != IPPROTO_ESP || length < MIN_ESP) {
-		return XDP_PASS;
+		return esp(*(const __be32 *)(udp + 1));
 	}
-	if ((const void *)spi + MIN_ESP > end)
+	if (protocol != IPPROTO_ESP || length < MIN_ESP || at + MIN_ESP > end)
 		return XDP_PASS;
-	return esp(spi);
+	return esp(*(const __be32 *)at);
 }
 
 SEC("xdp")
-int flowfast_wan1(struct xdp_md *ctx)
+int flowfast_wan2(struct xdp_md *ctx)
 {
-	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
-	const struct ethhdr *eth = data;
-	const struct iphdr *ip = (void *)(eth + 1);
+	const void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
+	const struct iphdr *ip = data + ETH_HLEN;
+	__be16 kind;
 
-	if ((void *)(ip + 1) > end)
+	if ((const void *)(ip + 1) + MIN_ESP > end)
 		return XDP_PASS;
-	if (eth->h_proto == bpf_htons(ETH_P_IP)) {
-		__u32 header = ip->ihl * 4, total = bpf_ntohs(ip->tot_len);
+	kind = *(const __be16 *)(data + 2 * ETH_ALEN);
+	if (kind == bpf_htons(ETH_P_IP)) {
+		__u32 total = bpf_ntohs(ip->tot_len);
 
-		if (ip->version != 4 || header < sizeof(*ip) || total < header || ip->frag_off & bpf_htons(FRAGMENT))
+		// Version 4, five words of header.
+		if (*(const __u8 *)ip != 0x45 || total < sizeof(*ip) || ip->frag_off & bpf_htons(FRAGMENT))
 			return XDP_PASS;
-		if ((void *)ip + total > end)
+		if ((const void *)ip + total > end)
 			return XDP_PASS;
-		return transport((void *)ip + header, end, ip->protocol, total - header);
+		return transport(ip + 1, end, ip->protocol, total - sizeof(*ip));
 	}
-	if (eth->h_proto == bpf_htons(ETH_P_IPV6)) {
-		const struct ipv6hdr *ip6 = (void *)(eth + 1);
+	if (kind == bpf_htons(ETH_P_IPV6)) {
+		const struct ipv6hdr *ip6 = data + ETH_HLEN;
 		__u32 length;
 
-		if ((void *)(ip6 + 1) > end || ip6->version != 6)
+		if ((const void *)(ip6 + 1) > end || *(const __u8 *)ip6 >> 4 != 6)
 			return XDP_PASS;
 		length = bpf_ntohs(ip6->payload_len);
-		if ((void *)(ip6 + 1) + length > end)
+		if ((const void *)(ip6 + 1) + length > end)
 			return XDP_PASS;
 		return transport(ip6 + 1, end, ip6->nexthdr, length);
 	}
@@ -122,7 +144,7 @@ int flowfast_wan1(struct xdp_md *ctx)
 
 static __always_inline __u32 mixed(__u32 hash, __u32 word)
 {
-	hash = (hash ^ word) * 0x9e3779b1; // Fibonacci hashing: enough to share flows out, and cheap
+	hash = (hash ^ word) * GOLDEN;
 	return hash ^ hash >> 15;
 }
 
@@ -139,7 +161,7 @@ static __always_inline int flow(__u32 hash, const __be32 *ports, void *end, __u8
 }
 
 SEC("xdp")
-int flowfast_lan1(struct xdp_md *ctx)
+int flowfast_lan2(struct xdp_md *ctx)
 {
 	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
 	const struct ethhdr *eth = data;

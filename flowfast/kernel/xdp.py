@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Protocol
 
 from flowfast.kernel import libbpf
+from flowfast.kernel.buckets import Buckets
 from flowfast.model.errors import FlowfastError, KernelError
 from flowfast.model.knob import Knob
 from flowfast.model.steering import SLOTS, Table
@@ -22,8 +23,7 @@ QUEUE = 2048
 """Packets that may wait for a CPU; as many as xdp-tools and the kernel's samples use."""
 _NO_CPU = 0xFFFFFFFF
 _CPU = struct.Struct("=I")
-_SPI = struct.Struct("!I")
-_SA = struct.Struct("=IIQ")  # struct sa of bpf/steer.bpf.c: CPU, unused, packets; once for each possible CPU
+_COUNT = struct.Struct("=Q")
 
 
 class Xdp(Protocol):
@@ -32,8 +32,8 @@ class Xdp(Protocol):
     def fill(self, table: Table) -> bool:
         """Makes the maps of the device's program hold the table; True if they did not. Raises KernelError."""
 
-    def counts(self, device: str) -> Mapping[int, Mapping[int, int]]:
-        """By SPI and CPU: packets that the CPU took in and sent to the SA's. Empty without our program there."""
+    def sent(self, device: str) -> Mapping[int, Mapping[int, int]]:
+        """By CPU that packets were sent to, and CPU that took them in: how many. Empty without our program there."""
 
 
 def available() -> bool:
@@ -93,7 +93,7 @@ class ProgramKnob:
         if value == NONE:
             libbpf.attach_xdp(index, None)
             return
-        with libbpf.loaded(OBJECT, only=value, entries={"cpus": libbpf.possible_cpus()}) as made:
+        with libbpf.loaded(OBJECT, only=value, entries=dict.fromkeys(("cpus", "sent"), libbpf.possible_cpus())) as made:
             for slot in range(SLOTS):
                 made.map("spread").update(_CPU.pack(slot), _CPU.pack(_NO_CPU))
             libbpf.attach_xdp(index, made.program(value), replace=held != NONE)
@@ -117,8 +117,9 @@ class RealXdp:
             for cpu in set(table.cpus) - had:
                 maps["cpus"].update(_CPU.pack(cpu), struct.pack("=II", QUEUE, 0))
                 changed = True
-            if "sas" in maps:
-                changed |= _fill_sas(maps["sas"], table.sas)
+            if "sas" in maps and not table.spread:
+                with Buckets(maps["sas"].fd) as buckets:
+                    changed |= buckets.hold(table.sas)
             if "spread" in maps and table.spread:
                 changed |= _fill_spread(maps["spread"], table.spread)
             for cpu in had - set(table.cpus):
@@ -126,39 +127,18 @@ class RealXdp:
                 changed = True
             return changed
 
-    def counts(self, device: str) -> Mapping[int, Mapping[int, int]]:
+    def sent(self, device: str) -> Mapping[int, Mapping[int, int]]:
         """Asks the map."""
-        found: dict[int, Mapping[int, int]] = {}
         try:
             with libbpf.attached_xdp(socket.if_nametoindex(device)) as attached:
-                if attached is None or "sas" not in attached[1] or not attached[0].startswith(OURS):
+                if attached is None or "sent" not in attached[1] or not attached[0].startswith(OURS):
                     return {}
-                for key, each in _sas(attached[1]["sas"]).items():
-                    found[key] = {cpu: packets for cpu, (_, packets) in enumerate(each) if packets}
+                held, possible = attached[1]["sent"], libbpf.possible_cpus()
+                values = {cpu: held.get(_CPU.pack(cpu), _COUNT.size * possible) or b"" for cpu in range(possible)}
         except OSError:
             return {}
-        return found
-
-
-def _sas(held: libbpf.Map) -> dict[int, list[tuple[int, int]]]:
-    """By SPI: for each possible CPU the SA's CPU (the same for all), and the packets that it took in."""
-    width = libbpf.possible_cpus()
-    found = {}
-    for key in held.keys(_SPI.size):
-        value = held.get(key, _SA.size * width)
-        if value is not None:
-            found[_SPI.unpack(key)[0]] = [(cpu, packets) for cpu, _, packets in _SA.iter_unpack(value)]
-    return found
-
-
-def _fill_sas(held: libbpf.Map, wanted: Mapping[int, int]) -> bool:
-    had = {spi: each[0][0] for spi, each in _sas(held).items()}
-    for spi, cpu in wanted.items():
-        if had.get(spi) != cpu:
-            held.update(_SPI.pack(spi), _SA.pack(cpu, 0, 0) * libbpf.possible_cpus())
-    for spi in had.keys() - wanted.keys():
-        held.delete(_SPI.pack(spi))
-    return had != dict(wanted)
+        counts = {cpu: [packets for (packets,) in _COUNT.iter_unpack(value)] for cpu, value in values.items()}
+        return {cpu: {by: n for by, n in enumerate(each) if n} for cpu, each in counts.items() if any(each)}
 
 
 def _fill_spread(held: libbpf.Map, wanted: tuple[int | None, ...]) -> bool:
@@ -170,7 +150,7 @@ def _fill_spread(held: libbpf.Map, wanted: tuple[int | None, ...]) -> bool:
 
 
 class FakeXdp:
-    """Maps in memory. `seen`: what counts() says."""
+    """Maps in memory. `seen`: what sent() says."""
 
     def __init__(self) -> None:
         self.tables: dict[str, Table] = {}
@@ -182,6 +162,6 @@ class FakeXdp:
         self.tables[table.device] = table
         return had != table
 
-    def counts(self, device: str) -> Mapping[int, Mapping[int, int]]:
+    def sent(self, device: str) -> Mapping[int, Mapping[int, int]]:
         """As the test has it."""
         return self.seen.get(device, {})

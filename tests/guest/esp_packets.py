@@ -45,7 +45,6 @@ WHOLE = (
     ipv4(udp(esp()), 17),
     ipv6(esp(), 50),
     ipv6(udp(esp()), 17),
-    ipv4(esp(), 50, options=bytes(8)),
     ipv4(udp(esp(size=0)), 17),
     ipv4(esp(size=0), 50),
     ipv4(esp(), 50) + bytes(10),  # padded by Ethernet
@@ -58,6 +57,9 @@ OTHERS = (
     ipv4(udp(esp(), dport=53), 17),
     ipv4(esp(), 6),
     ipv4(esp(), 51),
+    ipv4(esp(), 50, options=bytes(8)),
+    ipv4(udp(esp(0)), 17),
+    ipv4(esp(0), 50),
     ipv4(esp(), 50, fragment=0x2000),
     ipv4(esp(), 50, fragment=5),
     ipv6(esp(), 44),
@@ -73,9 +75,9 @@ def is_steered(frame: bytes) -> bool:
     if kind == b"\x08\x00" and len(packet) >= 20:
         version, words = divmod(packet[0], 16)
         total, fragment = struct.unpack_from("!HxxH", packet, 2)
-        if version != 4 or words < 5 or not 4 * words <= total <= len(packet) or fragment & 0x3FFF:
-            return False
-        return _of_the_sa(packet[9], packet[4 * words : total])
+        if version != 4 or words != 5 or not 20 <= total <= len(packet) or fragment & 0x3FFF:
+            return False  # options are lawful, and left to the stack
+        return _of_the_sa(packet[9], packet[20:total])
     if kind == b"\x86\xdd" and len(packet) >= 40:
         (length,) = struct.unpack_from("!H", packet, 4)
         return packet[0] >> 4 == 6 and 40 + length <= len(packet) and _of_the_sa(packet[6], packet[40 : 40 + length])

@@ -142,3 +142,20 @@ def test_it_is_shown_and_measured(site: Site) -> None:
         if ratios and wrong and max(*ratios, *wrong) < 0.01:
             return
         assert time.monotonic() < deadline, site.router.metrics()
+
+
+@pytest.mark.long
+def test_a_cpu_that_goes_and_comes_back_is_followed(site: Site) -> None:
+    switch = Path("/sys/devices/system/cpu/cpu3/online")
+    for state, cpus in (("0", CPUS - {3}), ("1", CPUS)):
+        switch.write_text(state)
+        deadline = time.monotonic() + 90
+        while True:
+            seen = site.look(10)
+            used = {cpu for by_cpu in seen.cpus.values() for cpu in by_cpu}
+            carried = {sa.pcpu for name, sa in seen.sas.items() if name[0] is OUT and seen.cpus.get(name)}
+            if used == cpus and carried == cpus and seen.own_share(OUT) >= 0.99:
+                break
+            assert time.monotonic() < deadline, f"{seen}\n{site.router.log.read_text()}"
+    site.steady()
+    site.holds()
