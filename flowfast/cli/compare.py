@@ -21,7 +21,7 @@ from flowfast.cli.output import console
 from flowfast.compare import report as reports
 from flowfast.compare.experiment import SLACK, Now
 from flowfast.compare.last import Last
-from flowfast.compare.latency import Sample
+from flowfast.compare.latency import Sample, devices
 from flowfast.compare.result import WORDS, Result, to_json
 from flowfast.compare.schedule import Schedule, schedule
 from flowfast.compare.session import Session
@@ -105,7 +105,8 @@ def _nobody_interferes() -> Iterator[None]:
 async def _compare(config: str, settings: dict[str, str], planned: Schedule, how: _How) -> Result | None:
     found = await router(config, settings)
     kernel, loaded = found.kernel, found.loaded.config
-    session = Session(kernel, loaded, found.state, found.desired, RealLoad(found.state.hooked), Last())
+    arriving, leaving = devices(found.state, loaded)
+    session = Session(kernel, loaded, found.state, found.desired, RealLoad([*arriving, *leaving]), Last())
     await session.ready()
     notes = Console(stderr=True, highlight=False, markup=False, soft_wrap=not sys.stderr.isatty())
     _announce(notes, planned, await session.busiest())

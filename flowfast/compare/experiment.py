@@ -12,11 +12,13 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from flowfast.compare.meter import Meter, Part
+from flowfast.compare.meter import Meter
 from flowfast.compare.result import Arm, Latency, Window
 from flowfast.compare.schedule import Schedule
 from flowfast.compare.switch import Switch
 from flowfast.compare.verdict import SATURATED
+from flowfast.kernel.load import Spent
+from flowfast.model.errors import FlowfastError
 
 SLACK = 5.0
 """Seconds after the end of a window on the full path at which the kernel ends it, if nobody else did."""
@@ -64,7 +66,10 @@ class Experiment:
         self._ended: str | None = None
 
     async def run(self) -> tuple[list[Window], str | None]:
-        """All windows, and why they are not all (None: they are). Raises FlowfastError; the fast path is back then."""
+        """All windows, and why they are not all (None: they are). Raises FlowfastError where there is not even one.
+
+        The fast path is back in any case.
+        """
         windows: list[Window] = []
         count = len(self._schedule.arms)
         try:
@@ -74,6 +79,10 @@ class Experiment:
                         break
                     self._tell(Now(number, count, arm))
                     windows.append(await self._window(arm))
+        except FlowfastError as error:
+            if not windows:
+                raise
+            self._ended = str(error)
         finally:
             self._switch.fast()
         if len(windows) < count or self._stop.is_set():
@@ -99,10 +108,10 @@ class Experiment:
                 await self._stop.wait()
         return self._stop.is_set()
 
-    def _watch(self, part: Part) -> None:
-        drops = sum(count for name, count in part.spent.drops.items() if name.endswith((" rx", " tx", "backlog")))
-        too_many = max(FEWEST, TOO_MANY * (part.packets + drops))
-        if part.arm == "full" and part.spent.busiest >= SATURATED and drops > too_many and not self._keep_going:
-            what = f"{drops:,} packets dropped in {part.spent.seconds:.1f} s with a CPU at its limit"
+    def _watch(self, arm: Arm, used: Spent) -> None:
+        drops = sum(count for name, count in used.drops.items() if name.endswith((" rx", " tx", "backlog")))
+        too_many = max(FEWEST, TOO_MANY * (used.packets + drops))
+        if arm == "full" and used.busiest >= SATURATED and drops > too_many and not self._keep_going:
+            what = f"{drops:,} packets dropped in {used.seconds:.1f} s with a CPU at its limit"
             self._ended = f"the full path cannot carry this traffic: {what} (--keep-going measures all the same)"
             self._stop.set()

@@ -22,15 +22,11 @@ class Sample:
     """Of one router; a sample takes `seconds`."""
 
     def __init__(self, state: RouterState, config: Config, paths: Iterable[TunnelPath], seconds: float) -> None:
-        drivers = {link.name: link.driver for link in state.links}
-        features = {link.name: link.features for link in state.links}
-        xfrm = {link.name for link in state.links if link.is_xfrm and link.up}
-        wan = set(matching(config.devices.wan, drivers, drivers=drivers, features=features))
-        lan = set(matching(config.devices.lan, drivers, drivers=drivers, features=features)) - wan - xfrm
+        arriving, leaving = devices(state, config)
         self._pairs = [
             (ip_network(each.remote), ip_network(each.local)) for path in paths for each in path.tunnel.selectors
         ]
-        self._passage = RealPassage(sorted(wan | xfrm), sorted(lan), self._ours, seconds)
+        self._passage = RealPassage(arriving, leaving, self._ours, seconds)
 
     async def sample(self) -> Latency | None:
         """The median and the slowest percent; None where too few packets were seen twice."""
@@ -44,6 +40,16 @@ class Sample:
     def _ours(self, src: str, dst: str) -> bool:
         one, other = ip_address(src), ip_address(dst)
         return any(one in remote and other in local for remote, local in self._pairs)
+
+
+def devices(state: RouterState, config: Config) -> tuple[list[str], list[str]]:
+    """Where packets come out of tunnels, and the LAN devices that they leave by."""
+    drivers = {link.name: link.driver for link in state.links}
+    features = {link.name: link.features for link in state.links}
+    xfrm = {link.name for link in state.links if link.is_xfrm and link.up}
+    wan = set(matching(config.devices.wan, drivers, drivers=drivers, features=features))
+    lan = set(matching(config.devices.lan, drivers, drivers=drivers, features=features))
+    return sorted(wan | xfrm), sorted(lan - wan - xfrm)
 
 
 def summary(took: list[float]) -> Latency | None:

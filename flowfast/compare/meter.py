@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Protocol
 
 from flowfast.compare.result import Arm, Slice, Window
@@ -22,6 +22,8 @@ SLICES = 8
 """Parts of a window, to tell tunnels apart by; fewer where a dump of all SAs takes its time."""
 SLICE = 0.5
 """Seconds of a part at least."""
+LOOK = 0.5
+"""Seconds between looks at the CPUs and what they drop."""
 MANY = 2000
 """SAs, above which a window is one part: looking would cost more than it shows."""
 
@@ -31,15 +33,6 @@ class ReadsLoad(Protocol):
 
     def read(self) -> Load:
         """One reading."""
-
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """A slice as it ends, for whoever watches over the router."""
-
-    arm: Arm
-    spent: Spent
-    packets: int
 
 
 class Meter:
@@ -82,11 +75,11 @@ class Meter:
         seconds: float,
         start: float,
         wait: Callable[[float], Awaitable[bool]],
-        watch: Callable[[Part], None],
+        watch: Callable[[Arm, Spent], None],
     ) -> Window:
         """Measures for so many seconds, or until `wait` says that it was stopped (then the window is spoiled).
 
-        `start`: seconds since the epoch; `watch` is told of every part.
+        `start`: seconds since the epoch; `watch` is told what was spent, every LOOK seconds.
         """
         # Always the CPUs first, then the SAs, so that both ends of a part are as far apart in both.
         first = last = self._load.read()
@@ -98,12 +91,9 @@ class Meter:
         slow = self._slow()
         slices, stopped = [], False
         for number in range(count):
-            stopped = await wait(max(0.0, first.at + seconds * (number + 1) / count - self._now()))
+            stopped = await self._until(first.at + seconds * (number + 1) / count, wait, lambda used: watch(arm, used))
             now, tunnels = self._load.read(), await self.tunnels()
-            packets = by_tunnel(part.until(tunnels))
-            used = spent(last, now)
-            slices.append(Slice(used.softirq, packets))
-            watch(Part(arm, used, sum(packets.values())))
+            slices.append(Slice(spent(last, now).softirq, by_tunnel(part.until(tunnels))))
             last, part = now, Tally(tunnels)
             self._tallies = [whole, part]
             if stopped:
@@ -125,8 +115,17 @@ class Meter:
             spoiled="it was stopped before its end" if stopped else None,
         )
 
-    def _now(self) -> float:
-        return asyncio.get_running_loop().time()
+    async def _until(
+        self, end: float, wait: Callable[[float], Awaitable[bool]], watch: Callable[[Spent], None]
+    ) -> bool:
+        """Waits until then, and looks at the load meanwhile; True as soon as `wait` says that it was stopped."""
+        last, now = self._load.read(), asyncio.get_running_loop().time
+        while (left := end - now()) > 0:
+            if await wait(min(left, LOOK)):
+                return True
+            before, last = last, self._load.read()
+            watch(spent(before, last))
+        return await wait(0.0)
 
     def _slow(self) -> Mapping[str, CounterValue]:
         """The forward chain's counters, by tunnel and direction."""

@@ -1,6 +1,7 @@
 """One comparison of one router, from the first look to the result: what the command, and whoever else, calls."""
 
 import asyncio
+import logging
 import socket
 import time
 from collections.abc import Callable
@@ -25,6 +26,8 @@ from flowfast.model.nftables import Ruleset
 from flowfast.model.state import RouterState
 from flowfast.observe import observe
 from flowfast.plan.planner import plan
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,9 +68,8 @@ class Session:
         experiment = Experiment(
             self._switch(), meter, schedule, stop, latency=latency, keep_going=keep_going, tell=tell
         )
-        started = time.time()
+        seen, started = self._fingerprint(), time.time()
         windows, ended = await experiment.run()
-        seen = self._fingerprint()
         result = Result(
             version=__version__,
             host=socket.gethostname(),
@@ -80,7 +82,10 @@ class Session:
             fingerprint_hash=digest(seen),
             ended=ended,
         )
-        self.last.write(comparison(result))
+        try:
+            self.last.write(comparison(result))
+        except OSError as error:
+            log.warning("%s: the result is no metric: %s", self.last.path, error.strerror)
         return result
 
     def _switch(self) -> Switch:

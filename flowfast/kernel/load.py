@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 _NET = Path("/proc/thread-self/net")
-_DEV_RX_DROP, _DEV_RX_FIFO, _DEV_TX_DROP = 3, 4, 11
+_DEV_RX_PACKETS, _DEV_RX_DROP, _DEV_RX_FIFO, _DEV_TX_DROP = 1, 3, 4, 11
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,13 +27,15 @@ class CpuTime:
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """One reading. `at`: time.monotonic(); `napi`: seconds of NAPI threads; `polls`: NET_RX softirqs; drops by name."""
+    """One reading. `at`: time.monotonic(); `napi`: seconds of NAPI threads; `polls`: NET_RX softirqs; drops by name;
+    `packets`: received by the devices."""
 
     at: float
     cpus: Mapping[int, CpuTime]
     napi: float = 0.0
     polls: int = 0
     drops: Mapping[str, int] = field(default_factory=dict)
+    packets: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +51,7 @@ class Spent:
     busiest: float
     polls: int
     drops: Mapping[str, int]
+    packets: int
 
 
 def spent(before: Load, now: Load) -> Spent:
@@ -71,6 +74,7 @@ def spent(before: Load, now: Load) -> Spent:
         busiest=min(1.0, max(0.0, busiest)),
         polls=now.polls - before.polls,
         drops={name: count for name, count in drops.items() if count},
+        packets=max(0, now.packets - before.packets),
     )
 
 
@@ -86,10 +90,11 @@ class RealLoad:
         cpus = parse_stat(Path("/proc/stat").read_text(), os.sysconf("SC_CLK_TCK"))
         at = time.monotonic()
         drops = parse_xfrm_stat(_text(_NET / "xfrm_stat"))
-        drops |= parse_dev(_text(_NET / "dev"), self._devices)
+        packets, dropped = parse_dev(_text(_NET / "dev"), self._devices)
+        drops |= dropped
         drops["softnet backlog"] = parse_softnet(_text(_NET / "softnet_stat"))
         napi = sum(_ran(pid) for pid in self._napi)
-        return Load(at, cpus, napi, parse_softirqs(_text(Path("/proc/softirqs"))), drops)
+        return Load(at, cpus, napi, parse_softirqs(_text(Path("/proc/softirqs"))), drops, packets)
 
 
 class FakeLoad:
@@ -130,16 +135,20 @@ def parse_xfrm_stat(text: str) -> dict[str, int]:
     return {name: int(value) for name, value in (line.split() for line in text.splitlines())}
 
 
-def parse_dev(text: str, devices: Iterable[str]) -> dict[str, int]:
-    """Dropped packets by device and direction ("wan0 rx"), of /proc/net/dev; those that its ring missed included."""
-    wanted, drops = frozenset(devices), {}
+def parse_dev(text: str, devices: Iterable[str]) -> tuple[int, dict[str, int]]:
+    """Of /proc/net/dev: packets that these devices received, and dropped ones by device and direction ("wan0 rx").
+
+    Those that a device's ring missed are in the drops.
+    """
+    wanted, packets, drops = frozenset(devices), 0, {}
     for line in text.splitlines()[2:]:
         name, _, values = line.strip().partition(":")
         if name in wanted:
             counts = [int(value) for value in values.split()]
+            packets += counts[_DEV_RX_PACKETS]
             drops[f"{name} rx"] = counts[_DEV_RX_DROP] + counts[_DEV_RX_FIFO]
             drops[f"{name} tx"] = counts[_DEV_TX_DROP]
-    return drops
+    return packets, drops
 
 
 def napi_threads() -> tuple[int, ...]:

@@ -68,7 +68,7 @@ class Traffic:
         self.cost: Mapping[bool, float] = {True: FULL, False: FAST}
         self.rate: Mapping[bool, int] = {True: RATE, False: RATE}
         self.lost, self.not_fast = 0.0, 0.02
-        self._at, self._idle, self._dropped, self._slow = clock.now, 0.0, 0, 0
+        self._at, self._idle, self._dropped, self._slow, self._packets = clock.now, 0.0, 0, 0, 0
 
     def read(self) -> Load:
         """Since the last reading the router was on one path."""
@@ -77,6 +77,7 @@ class Traffic:
         half = round(elapsed * self.rate[slow] / 2)
         for address, spi in SPIS.items():
             self.kernel.xfrm.count(address, spi, half * SIZE, half)
+        self._packets += 2 * half
         self._idle += max(0.0, elapsed - 2 * half * self.cost[slow])
         if slow:
             self._dropped += round(2 * half * self.lost)
@@ -84,7 +85,9 @@ class Traffic:
             self._slow += round(half * SIZE * self.not_fast)
         for way in ("out", "in"):
             self.kernel.nft.set_counter(INET, f"{way}_berlin", CounterValue(0, self._slow))
-        return Load(self.clock.now, {0: CpuTime(self._idle, 0.0, 0.0)}, drops={"wan0 rx": self._dropped})
+        return Load(
+            self.clock.now, {0: CpuTime(self._idle, 0.0, 0.0)}, drops={"wan0 rx": self._dropped}, packets=self._packets
+        )
 
 
 class Bench:

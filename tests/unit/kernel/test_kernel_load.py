@@ -45,12 +45,13 @@ def test_what_the_kernel_writes_is_read() -> None:
     assert parse_softirqs(SOFTIRQS) == 1234
     assert parse_softnet(SOFTNET) == 11
     assert parse_xfrm_stat(XFRM) == {"XfrmInError": 0, "XfrmInNoStates": 12, "XfrmOutStateModeError": 3}
-    assert parse_dev(DEV, ["wan0", "lan0"]) == {"wan0 rx": 5, "wan0 tx": 6}
+    assert parse_dev(DEV, ["wan0", "lan0"]) == (789, {"wan0 rx": 5, "wan0 tx": 6})
 
 
 def test_what_is_not_there_is_empty() -> None:
     assert parse_softirqs("") == parse_softnet("") == 0
-    assert parse_xfrm_stat("") == parse_dev("", ["wan0"]) == {}
+    assert parse_xfrm_stat("") == {}
+    assert parse_dev("", ["wan0"]) == (0, {})
 
 
 def test_this_machine_is_read() -> None:
@@ -62,8 +63,17 @@ def test_this_machine_is_read() -> None:
 
 
 def test_softirq_time_is_what_is_neither_idle_nor_a_programs() -> None:
-    before = Load(10.0, {0: CpuTime(5.0, 2.0, 0.5), 1: CpuTime(9.0, 1.0, 0.0)}, napi=1.0, polls=7, drops={"x": 3})
-    now = Load(20.0, {0: CpuTime(6.0, 4.0, 1.5), 1: CpuTime(18.0, 1.5, 0.0)}, napi=1.4, polls=9, drops={"x": 5, "y": 1})
+    before = Load(
+        10.0, {0: CpuTime(5.0, 2.0, 0.5), 1: CpuTime(9.0, 1.0, 0.0)}, napi=1.0, polls=7, drops={"x": 3}, packets=9
+    )
+    now = Load(
+        20.0,
+        {0: CpuTime(6.0, 4.0, 1.5), 1: CpuTime(18.0, 1.5, 0.0)},
+        napi=1.4,
+        polls=9,
+        drops={"x": 5, "y": 1},
+        packets=12,
+    )
     found = spent(before, now)
     assert found.seconds == 10
     assert found.softirq == pytest.approx((10 - 1 - 2 - 1) + (10 - 9 - 0.5) + 0.4)
@@ -71,6 +81,7 @@ def test_softirq_time_is_what_is_neither_idle_nor_a_programs() -> None:
     assert found.busiest == pytest.approx(0.9)
     assert found.polls == 2
     assert found.drops == {"x": 2, "y": 1}
+    assert found.packets == 3
 
 
 def test_a_cpu_that_came_or_went_counts_nothing() -> None:
