@@ -13,6 +13,7 @@ from flowfast.model.state import Status, TcpState
 from flowfast.model.tunnel import Topology
 from flowfast.plan.case import Case
 from flowfast.plan.flows import first_policy, inside, proto_text
+from flowfast.plan.pause import PAUSED_NOW, paused
 from flowfast.plan.roles import Role
 
 TCP, UDP, GRE = 6, 17, 47
@@ -70,6 +71,10 @@ def _applied(case: Case) -> Reason | None:
         return None
     sentence = "no flowtable of flowfast's is in this kernel, so everything takes the full path"
     return Reason("NOT_APPLIED", "ruleset", sentence, "flowfast apply, or flowfast run")
+
+
+def _paused(case: Case) -> Reason | None:
+    return PAUSED_NOW if paused(case.sight.state.ruleset) else None
 
 
 def _protocol(case: Case) -> Reason | None:
@@ -269,6 +274,7 @@ CREATION: tuple[Check, ...] = (
     _blocked,
     _unreachable,
     _applied,
+    _paused,
     _protocol,
     _established,
     _from_tunnel,

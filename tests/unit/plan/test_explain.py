@@ -18,8 +18,9 @@ from flowfast.model.state import Flow, RouterState, Spd, Status, TcpState
 from flowfast.plan import creation, explain
 from flowfast.plan.case import Sight
 from flowfast.plan.explain import Answer, Query
+from flowfast.plan.pause import BOTH
 from flowfast.plan.planner import plan
-from flowfast.plan.ruleset import INET
+from flowfast.plan.ruleset import INET, PAUSED
 from flowfast.plan.tunnels import find_tunnels
 from tests.unit.plan.router import IPSEC, LAN, PEER, US, WAN, as_read, bypass, config, policies, router
 
@@ -103,6 +104,14 @@ def without_pairs(ruleset: Ruleset) -> Ruleset:
     return Ruleset({INET: replace(table, sets={name: replace(each, elements={}) for name, each in table.sets.items()})})
 
 
+def in_a_pause(ruleset: Ruleset) -> Ruleset:
+    """The kernel while flowfast compare has it on the full path."""
+    tables = as_read(ruleset).tables
+    sets = tables[INET].sets
+    sets = {**sets, PAUSED: replace(sets[PAUSED], elements=dict.fromkeys(BOTH, ""))}
+    return Ruleset({**tables, INET: replace(tables[INET], sets=sets)})
+
+
 FAST_INTERFACE = World(
     spd=policies("0.0.0.0/0", "0.0.0.0/0", if_id=42),
     sas=(make_sa(US, PEER, if_id=42), make_sa(PEER, US, direction=Direction.IN, if_id=42)),
@@ -126,6 +135,7 @@ CASES: list[tuple[str, str, World]] = [
     # our rules
     ("NOT_APPLIED", "ruleset", World(flow=FLOW, applied=nothing)),
     ("OFF", "offload", World(flow=FLOW, config=config("offload: {mode: off}"))),
+    ("PAUSED", "compare", World(flow=FLOW, applied=in_a_pause)),
     ("PROTOCOL", "icmp", World(flow=replace(UDP, proto=1, sport=0, dport=0), query=Query("10.1.0.5", "10.2.0.9"))),
     ("PROTOCOL", "gre", World(flow=replace(UDP, proto=47), query=Query("10.1.0.5", "10.2.0.9"))),
     ("PROTOCOL", "tcp", World(flow=FLOW, config=config("offload: {protocols: [udp]}"))),
