@@ -64,6 +64,11 @@ FEATURES: Mapping[str, Known] = {
         "a kernel with CONFIG_XFRM and CONFIG_NF_TABLES_NETDEV",
         needs="nftables",
     ),
+    "fib_oif": Known(
+        "plaintext of connections through xfrm interfaces is not told from others on the WAN (fib saddr oifname)",
+        "a kernel with CONFIG_NFT_FIB_INET: modules nft_fib_inet, nft_fib_ipv4, nft_fib_ipv6",
+        needs="nftables",
+    ),
     "concat_interval_sets": Known(
         "no sets of pairs of prefixes", "Linux 5.6 and nft 0.9.4 or newer", Severity.ERROR, "nftables"
     ),

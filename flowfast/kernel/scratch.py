@@ -77,6 +77,10 @@ def _meta_ipsec_netdev() -> None:
     )
 
 
+def _fib_oif() -> None:
+    run(f'add rule {_INET} c fib saddr oifname {{ "lo" }} accept')
+
+
 def _concat_interval_sets() -> None:
     pairs = "type ipv4_addr . ipv4_addr; flags interval; elements = { 10.0.0.0/8 . 10.0.0.1-10.0.0.9 }"
     run(
@@ -252,6 +256,7 @@ TRIALS: Mapping[str, Callable[[], None]] = {
     "hook_dump": _hook_dump,
     "rt_ipsec": _rt_ipsec,
     "meta_ipsec_netdev": _meta_ipsec_netdev,
+    "fib_oif": _fib_oif,
     "concat_interval_sets": _concat_interval_sets,
     "counter_map": _counter_map,
     "conntrack": _conntrack,

@@ -29,6 +29,8 @@ NEEDED = ("flowtable", "rt_ipsec", "concat_interval_sets")
 """Without these features there is no fast path at all."""
 GUARD_NEEDS = ("meta_ipsec_netdev", "concat_interval_sets")
 """Without these there is no guard, and so no fast path for what arrives on the WAN."""
+WATCH_NEEDS = "fib_oif"
+"""Without it plaintext of connections through xfrm interfaces is let in as the kernel lets it in without flowfast."""
 
 _FAST = {
     Topology.POLICY: (Path(True, "bundle cached"), Path(True, "behind guard")),
@@ -111,6 +113,7 @@ def _fast_path(
         endpoints=_outer(tunnels, "local"),
         peers=_outer(tunnels, "remote"),
         rooms=sizes,
+        watched=devices.wan if interfaces and state.has(WATCH_NEEDS) else frozenset(),
         packet_offload=_packet_offload(state),
         unguarded=_own_addresses(state, devices.lan),
     )
@@ -122,6 +125,8 @@ def _fast_path(
         *why_software,
         *_not_in_nics(state, config, tunnels),
     ]
+    if interfaces and devices.wan and (unwatched := state.features.get(WATCH_NEEDS)) and unwatched.reason:
+        devices.reasons.append(unwatched.reason)
     if paused(state.ruleset):
         devices.reasons.append(PAUSED_NOW)
     paths = tuple(_paths(tunnel, wanted, held, no_guard) for tunnel in tunnels)

@@ -59,6 +59,8 @@ class Wanted:
     """Outer addresses of the peers, by family."""
     rooms: Mapping[str, int] = field(default_factory=dict)
     """Tunnel -> bytes of the largest inner packet that its SAs carry, as far as it is known."""
+    watched: frozenset[str] = frozenset()
+    """WAN devices on which nothing of connections through xfrm interfaces may come in in the clear."""
     packet_offload: frozenset[str] = frozenset()
     """Devices that do all of ESP for some SA: what they decrypt has no secpath where packets are forwarded."""
     unguarded: Mapping[str, str] = field(default_factory=dict)
@@ -175,13 +177,9 @@ def _inet(wanted: Wanted, lookups: _Lookups) -> TableState:
         sets=_named(sets),
         flowtables={FLOWTABLE: Flowtable(FLOWTABLE, wanted.devices, offload=wanted.hardware)},
         counters=(_counters(wanted) if wanted.counting else frozenset())
-        | frozenset(f"guard_{identifier(device)}" for device in _watched(wanted))
+        | frozenset(f"guard_{identifier(device)}" for device in wanted.watched)
         | excluded_counters(wanted.offload, wanted.exclude),
     )
-
-
-def _watched(wanted: Wanted) -> frozenset[str]:
-    return wanted.wan if wanted.interfaces else frozenset()
 
 
 def _in_the_clear(wanted: Wanted) -> list[str]:
@@ -193,7 +191,7 @@ def _in_the_clear(wanted: Wanted) -> list[str]:
     return [
         f'iifname "{device}" meta ipsec missing ct state established fib saddr oifname {quoted(wanted.interfaces)} '
         f"counter name guard_{identifier(device)} drop"
-        for device in sorted(_watched(wanted))
+        for device in sorted(wanted.watched)
     ]
 
 

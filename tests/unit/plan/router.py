@@ -8,10 +8,12 @@ from flowfast.model.link import Link
 from flowfast.model.nftables import Chain, Ruleset, rule_hash
 from flowfast.model.sa import Direction, Mode, Policy, Selector, Template
 from flowfast.model.state import Feature, RouterState
-from flowfast.plan.planner import GUARD_NEEDS, NEEDED
+from flowfast.plan.planner import GUARD_NEEDS, NEEDED, WATCH_NEEDS
 
 US, PEER = "192.0.2.1", "192.0.2.2"
-FEATURES = {name: Feature(name, True) for name in (*NEEDED, *GUARD_NEEDS, "counter_map", "nftables", "xfrm")}
+FEATURES = {
+    name: Feature(name, True) for name in (*NEEDED, *GUARD_NEEDS, WATCH_NEEDS, "counter_map", "nftables", "xfrm")
+}
 LAN = Link(1, "lan0", None, True, 1500, ("10.1.0.1/16",))
 WAN = Link(2, "wan0", None, True, 1500, (f"{US}/24",))
 IPSEC = Link(3, "ipsec0", "xfrm", True, 1400, xfrm_if_id=42)

@@ -9,8 +9,9 @@ from flowfast.config.load import parse
 from flowfast.kernel.xfrm.builders import make_sa
 from flowfast.model.desired import Desired
 from flowfast.model.nftables import Ruleset
+from flowfast.model.reason import Reason
 from flowfast.model.sa import SA, Direction, Mark, Mode, Offload
-from flowfast.model.state import Spd
+from flowfast.model.state import Feature, Spd
 from flowfast.model.tunnel import Topology
 from flowfast.plan.planner import plan
 from flowfast.plan.ruleset import INET, NETDEV, accounting
@@ -305,6 +306,9 @@ def test_no_flow_whose_esp_leaves_by_a_lan_device() -> None:
     assert path.tx.reason.code == "WAN_IS_LAN"
 
 
+NO_FIB = Reason("NO_FIB_OIF", "kernel", "cannot be told", "module nft_fib_inet")
+
+
 def test_plaintext_of_a_connection_through_an_interface_is_dropped_on_the_wan() -> None:
     state = router(policies("0.0.0.0/0", "0.0.0.0/0", if_id=42), links=(LAN, WAN, IPSEC))
     table = plan(state, config()).ruleset.tables[INET]
@@ -314,5 +318,10 @@ def test_plaintext_of_a_connection_through_an_interface_is_dropped_on_the_wan() 
         "counter name guard_wan0 drop"
     )
     assert "guard_wan0" in table.counters
+    # A kernel that cannot tell lets it in, as it does without flowfast, and everything else goes on.
+    missing = replace(state, features={**state.features, "fib_oif": Feature("fib_oif", False, NO_FIB)})
+    desired = plan(missing, config())
+    assert not any("fib saddr" in rule for rule in desired.ruleset.tables[INET].chains["forward"].rules)
+    assert desired.reasons == (NO_FIB,)
     # Policies without an if_id say for themselves what they want encrypted.
     assert "guard_wan0" not in plan(router(policies()), config()).ruleset.tables[INET].counters
