@@ -18,6 +18,7 @@ from dataclasses import replace
 from typing import TypeVar
 
 from flowfast.apply import Outcome, Writer, converge
+from flowfast.bulking import Bulking
 from flowfast.config.schema import Config
 from flowfast.kernel import Kernel, LinkChanged, NewGeneration
 from flowfast.kernel.xfrm import Event as XfrmEvent
@@ -75,6 +76,7 @@ class Controller:
         self._failures = 0
         self._unflushed = False
         self._steersman = Steersman()
+        self._bulking = Bulking(kernel, config.bulk, wake=self._wake.set)
 
     async def run(self) -> None:
         """Converges, then follows the kernel's events; returns only by cancellation."""
@@ -90,6 +92,8 @@ class Controller:
                         tasks.create_task(self._underlay(netns))
                     if self.config.steering.on:
                         tasks.create_task(self._steersman.watch(self.kernel, self._interval))
+                    if self._bulking.watches:
+                        tasks.create_task(self._bulking.watch())
                     await self._loop()
 
     async def _loop(self) -> None:
@@ -175,10 +179,11 @@ class Controller:
         try:
             known = None if self._moved else self._state
             self._moved = False
-            state = await observe(self.kernel, self.features, netns, known=known)
+            state = self._bulking.told(await observe(self.kernel, self.features, netns, known=known))
             desired = await asyncio.to_thread(plan, state, self.config, self._steersman.refused)
             outcome = await converge(self.kernel, desired, state, netns, writer=self._writer)
             self._state = outcome.state
+            self._bulking.done(desired, outcome.turned)
             if self._unflushed:
                 await self._writer.flush()
                 self._unflushed = False

@@ -17,6 +17,7 @@ from flowfast.model.state import CounterValue, Feature, Flow
 from flowfast.model.transaction import Command
 
 if TYPE_CHECKING:
+    from flowfast.kernel.arrivals import Arrivals
     from flowfast.kernel.features import Bulk
     from flowfast.kernel.knobs import Knobs
     from flowfast.kernel.machine import Machines
@@ -156,6 +157,7 @@ class Kernel:
     probe: Probe
     knobs: "Knobs"
     bulk: "Bulk"
+    arrivals: "Arrivals"
     machine: "Machines"
     xdp: "Xdp"
     witness: "Callable[[], AbstractContextManager[Witness]]"

@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 
 from flowfast.kernel import Kernel
+from flowfast.kernel.arrivals import FakeArrivals
 from flowfast.kernel.conntrack import FakeConntrack
 from flowfast.kernel.features import FakeBulk
 from flowfast.kernel.knobs import FakeKnobs
@@ -36,6 +37,7 @@ class FakeKernel(Kernel):
     probe: FakeProbe
     knobs: FakeKnobs
     bulk: FakeBulk
+    arrivals: FakeArrivals
     machine: FakeMachine
     xdp: FakeXdp
     witness: FakeWitness
@@ -52,6 +54,7 @@ class FakeKernel(Kernel):
         probe: FakeProbe | None = None,
         knobs: FakeKnobs | None = None,
         bulk: FakeBulk | None = None,
+        arrivals: FakeArrivals | None = None,
         machine: FakeMachine | None = None,
         xdp: FakeXdp | None = None,
         witness: FakeWitness | None = None,
@@ -67,6 +70,7 @@ class FakeKernel(Kernel):
             probe=probe or FakeProbe(),
             knobs=knobs or FakeKnobs(),
             bulk=bulk or FakeBulk(),
+            arrivals=arrivals or FakeArrivals(),
             machine=machine or FakeMachine(),
             xdp=xdp or FakeXdp(),
             witness=witness or FakeWitness(),

@@ -1,6 +1,7 @@
 """The machine's own kernel."""
 
 from flowfast.kernel import Kernel
+from flowfast.kernel.arrivals import RealArrivals
 from flowfast.kernel.conntrack import RealConntrack
 from flowfast.kernel.features import RealBulk
 from flowfast.kernel.knobs import RealKnobs
@@ -31,6 +32,7 @@ def real_kernel() -> Kernel:
         probe=RealProbe(),
         knobs=RealKnobs(),
         bulk=RealBulk(),
+        arrivals=RealArrivals(),
         machine=RealMachine(),
         xdp=RealXdp(),
         witness=witness,

@@ -1,11 +1,11 @@
 """Sends one kind of packets from sockets, in bursts, and compares what arrives byte for byte."""
 
 import ctypes
-import ctypes.util
 import os
 import socket
 import threading
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from flowfast.lab.netns import LabError, Netns
@@ -19,6 +19,7 @@ PAUSE = 0.004
 """Seconds between bursts: longer than a stage waits for more packets."""
 QUIET = 0.6
 SO_NO_CHECK = 11
+_LIBC = ctypes.CDLL(None, use_errno=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,17 +61,22 @@ class _Mmsghdr(ctypes.Structure):
     _fields_ = (("header", _Msghdr), ("length", ctypes.c_uint))
 
 
-def send_at_once(sender: socket.socket, payloads: list[bytes]) -> None:
-    """All packets of a connected UDP socket in one call (sendmmsg), so that they follow each other closely."""
-    count = len(payloads)
-    vectors = (_Iovec * count)(*(_Iovec(payload, len(payload)) for payload in payloads))
-    headers = (_Mmsghdr * count)()
-    for header, vector in zip(headers, vectors, strict=True):
-        header.header.iov, header.header.iovlen = ctypes.pointer(vector), 1
-    libc = ctypes.CDLL(None, use_errno=True)
-    done = libc.sendmmsg(sender.fileno(), headers, count, 0)
-    if done != count:
-        raise LabError(f"sendmmsg: {done} of {count} packets: {os.strerror(ctypes.get_errno())}")
+class Burst:
+    """Packets for a connected or bound socket, made ready to be sent in one call: close behind each other."""
+
+    def __init__(self, packets: Sequence[bytes]) -> None:
+        self._packets = packets  # what the pointers below point at
+        self._headers = (_Mmsghdr * len(packets))()
+        for header, packet in zip(self._headers, packets, strict=True):
+            vector = _Iovec(packet, len(packet))
+            header.header.iov, header.header.iovlen = ctypes.pointer(vector), 1
+
+    def send(self, descriptor: int) -> None:
+        """Sends all (sendmmsg). Raises LabError where fewer left."""
+        done = _LIBC.sendmmsg(descriptor, self._headers, len(self._headers), 0)
+        if done != len(self._headers):
+            why = os.strerror(ctypes.get_errno())
+            raise LabError(f"sendmmsg: {done} of {len(self._headers)} packets: {why}")
 
 
 def udp(ends: Ends, kind: Udp) -> Arrived:
@@ -92,7 +98,7 @@ def udp(ends: Ends, kind: Udp) -> Arrived:
         got: dict[int, list[bytes]] = {port: [] for port in flows}
         for start in range(0, kind.count // FLOWS, BURST):
             for sender in senders:
-                send_at_once(sender, flows[sender.getsockname()[1]][start : start + BURST])
+                Burst(flows[sender.getsockname()[1]][start : start + BURST]).send(sender.fileno())
             time.sleep(PAUSE)
         receiver.settimeout(QUIET)
         while sum(map(len, got.values())) < kind.count:

@@ -1,0 +1,125 @@
+"""Follows bulking while the controller runs: how packets arrive, who turns knobs back, how many travel as one."""
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+
+from flowfast.apply.knobs import KnobJournal, turn_knobs
+from flowfast.config.bulk import Bulk, Profile, Risk
+from flowfast.kernel import Kernel
+from flowfast.model.bulk import Arrival
+from flowfast.model.desired import Desired
+from flowfast.model.errors import FlowfastError
+from flowfast.model.knob import Knob, KnobKind, Turn
+from flowfast.model.state import RouterState
+
+log = logging.getLogger(__name__)
+
+LOOK_SECONDS = 0.05
+"""How long packet sockets are open at a time; packets pay for them only then."""
+PAUSE_SECONDS = 0.4
+FIRST_LOOK_SECONDS = 0.3
+"""How long a command looks that looks but once."""
+MOST_TURNS = 4
+"""A knob is turned, and again three times where something else turns it back; then it is left alone."""
+STAGES = {"rx-gro-list": "off", "rx-udp-gro-forwarding": "off"}
+
+
+def watched(config: Bulk) -> bool:
+    """Whether a profile may ever turn a stage on."""
+    profiles = {config.profile, *(each.profile for each in config.devices.values() if each.profile)}
+    return bool(profiles - {Profile.KEEP, Profile.OFF})
+
+
+async def with_arrivals(kernel: Kernel, config: Bulk, state: RouterState) -> RouterState:
+    """The state with how packets arrive, from one look, where a profile asks for it and somebody may look."""
+    if not watched(config):
+        return state
+    try:
+        arrivals = await kernel.arrivals.sample([link.name for link in state.links if link.up], FIRST_LOOK_SECONDS)
+    except FlowfastError as error:
+        log.debug("how packets arrive cannot be seen: %s", error)
+        return state
+    return replace(state, bulk=replace(state.bulk, arrivals=arrivals))
+
+
+class Bulking:
+    """What the controller keeps of bulking between two rounds."""
+
+    def __init__(
+        self, kernel: Kernel, config: Bulk, *, wake: Callable[[], None], journal: KnobJournal | None = None
+    ) -> None:
+        self._kernel, self._config, self._wake = kernel, config, wake
+        self._journal = journal or KnobJournal()
+        self._arrivals: dict[int, Arrival] = {}
+        """By ifindex: a device made anew under an old name is another one."""
+        self._turns: Counter[Knob] = Counter()
+        self._desired: Desired | None = None
+        self._indices: dict[str, int] = {}
+
+    @property
+    def watches(self) -> bool:
+        """Whether a profile may ever turn a stage on."""
+        return watched(self._config)
+
+    def told(self, state: RouterState) -> RouterState:
+        """The state with what was seen of arrivals and of knobs that something else turns."""
+        self._indices = {link.name: link.ifindex for link in state.links}
+        arrivals = {name: self._arrivals[at] for name, at in self._indices.items() if at in self._arrivals}
+        contested = frozenset((knob.object, knob.name) for knob, turns in self._turns.items() if turns >= MOST_TURNS)
+        return replace(state, bulk=replace(state.bulk, arrivals=arrivals, contested=contested))
+
+    def done(self, desired: Desired, turned: tuple[Turn, ...]) -> None:
+        """What a round wanted, and turned."""
+        before, self._desired = self._desired, desired
+        for turn in turned:
+            if turn.knob.kind not in (KnobKind.FEATURE, KnobKind.DEVICE) or turn.back:
+                continue
+            wanted_before = before is not None and before.knobs.get(turn.knob) == turn.value
+            self._turns[turn.knob] = self._turns[turn.knob] + 1 if wanted_before else 1
+
+    async def watch(self) -> None:
+        """Looks at what arrives, twice a second; returns only by cancellation."""
+        while True:
+            try:
+                await self.look()
+            except FlowfastError as error:
+                log.debug("how packets arrive cannot be seen: %s", error)
+            await asyncio.sleep(PAUSE_SECONDS)
+
+    async def look(self) -> None:
+        """One look. Unfinished checksums turn the stages of their device off at once, not in the next round."""
+        devices = [name for name in self._indices if self._watched(name)]
+        for name, now in (await self._kernel.arrivals.sample(devices, LOOK_SECONDS)).items():
+            index = self._indices[name]
+            had = self._arrivals.get(index)
+            unfinished = (had.unfinished if had else 0) + now.unfinished
+            self._arrivals[index] = Arrival((had.seen if had else 0) + now.seen, unfinished)
+            if had is None or bool(had.unfinished) != bool(unfinished):
+                if unfinished:
+                    log.warning("%s: packets arrive with unfinished checksums", name)
+                    self._off(name)
+                self._wake()
+
+    def _watched(self, device: str) -> bool:
+        had = self._arrivals.get(self._indices[device])
+        return self._config.of(device) not in (Profile.KEEP, Profile.OFF) and not (had and had.unfinished)
+
+    def _off(self, device: str) -> None:
+        """The stages that cannot be right on unfinished checksums; what else holds stays as it is."""
+        if self._desired is None or Risk.UNFINISHED in self._config.accepted(device):
+            return
+        wanted = dict(self._desired.knobs)
+        off = {
+            Knob(KnobKind.FEATURE, device, name): value
+            for name, value in STAGES.items()
+            if Knob(KnobKind.FEATURE, device, name) in wanted
+        }
+        turned, refused = turn_knobs(self._kernel.knobs, {**wanted, **off}, self._journal)
+        self._desired = replace(self._desired, knobs={**wanted, **off})
+        for turn in turned:
+            log.warning("%s", turn)
+        for reason in refused:
+            log.error("%s", reason)

@@ -1,0 +1,95 @@
+"""What a gateway spends on a packet with and without stages: bursts of small UDP packets with DF, to nobody.
+
+With the guest booted with --icount guest time counts instructions (measured.md): nanoseconds per packet are
+instructions per packet. Frames come from a packet socket, many in one call, and the generator is subtracted.
+"""
+
+import socket
+import struct
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from ipaddress import IPv4Address
+from itertools import cycle, islice
+from statistics import median
+
+from flowfast.lab.demo.cost import NOBODY
+from flowfast.lab.inject import UDP, checksum
+from flowfast.lab.netns import Netns
+from flowfast.lab.qualify.traffic import Burst
+
+FLOWS = 16
+PORT = 6100
+"""Source port of the first flow; the others count up. All go to port 9."""
+PAYLOAD = 22
+"""Bytes: frames of 64."""
+RUNS = (1024, 4096, 4096, 4096)
+"""Packets of each run; the first does not count."""
+QDISC_BYPASS = 20
+SOL_PACKET = 263
+
+
+@dataclass(frozen=True, slots=True)
+class Frames:
+    """Frames of one direction, by flow: 64 each, with what connected sockets send (DF, an ID that counts up)."""
+
+    by_flow: tuple[tuple[bytes, ...], ...]
+
+    def bursts(self, size: int) -> list[Burst]:
+        """All frames, `size` in a row of each flow in turn."""
+        return [
+            Burst(flow[start : start + size]) for start in range(0, len(self.by_flow[0]), size) for flow in self.by_flow
+        ]
+
+
+def frames(source: str, destination: str, smac: str, dmac: str, *, df: bool = True) -> Frames:
+    """64 frames for each of the flows."""
+    ends = (IPv4Address(source), IPv4Address(destination))
+    macs = bytes.fromhex(dmac.replace(":", "")) + bytes.fromhex(smac.replace(":", "")) + b"\x08\x00"
+
+    def frame(flow: int, number: int) -> bytes:
+        payload = struct.pack("!HI", flow, number).ljust(PAYLOAD, b"\x55")
+        head = struct.pack("!HHHH", PORT + flow, 9, 8 + PAYLOAD, 0)
+        pseudo = ends[0].packed + ends[1].packed + struct.pack("!HH", UDP, 8 + PAYLOAD)
+        sum_ = checksum(pseudo + head + payload) or 0xFFFF
+        ip = struct.pack("!BBHHHBBH", 0x45, 0, 28 + PAYLOAD, number + 1, 0x4000 if df else 0, 64, UDP, 0)
+        ip += ends[0].packed + ends[1].packed
+        ip = ip[:10] + struct.pack("!H", checksum(ip)) + ip[12:]
+        return macs + ip + head[:6] + struct.pack("!H", sum_) + payload
+
+    return Frames(tuple(tuple(frame(flow, number) for number in range(64)) for flow in range(FLOWS)))
+
+
+def per_packet(host: Netns, device: str, what: Frames, burst: int) -> float:
+    """Nanoseconds a packet: the median of the runs, sent as fast as this one CPU can."""
+    sender = host.socket(socket.AF_PACKET, socket.SOCK_RAW)
+    try:
+        sender.bind((device, 0))
+        sender.setsockopt(SOL_PACKET, QDISC_BYPASS, 1)
+        bursts, descriptor = what.bursts(burst), sender.fileno()
+        took = []
+        for count in RUNS:
+            started = time.monotonic()
+            for each in islice(cycle(bursts), count // burst):
+                each.send(descriptor)
+            took.append((time.monotonic() - started) * 1e9 / count)
+            time.sleep(0.05)
+        return median(took[1:])
+    finally:
+        sender.close()
+
+
+@contextmanager
+def nobody(gateway: Netns, device: str, address: str) -> Iterator[list[int]]:
+    """Has what is sent to `address` leave the device for a MAC that nobody has; the list gets how many left."""
+    statistics = f"/sys/class/net/{device}/statistics/tx_packets"
+    gateway.run(["ip", "neigh", "replace", address, "lladdr", NOBODY, "dev", device, "nud", "permanent"])
+    left: list[int] = []
+    before = int(gateway.read(statistics))
+    try:
+        yield left
+        time.sleep(0.1)
+        left.append(int(gateway.read(statistics)) - before)
+    finally:
+        gateway.run(["ip", "neigh", "del", address, "dev", device])
