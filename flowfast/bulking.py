@@ -33,12 +33,10 @@ def watched(config: Bulk) -> bool:
     return bool(profiles - {Profile.KEEP, Profile.OFF})
 
 
-async def with_arrivals(kernel: Kernel, config: Bulk, state: RouterState) -> RouterState:
-    """The state with how packets arrive, from one look, where a profile asks for it and somebody may look."""
-    if not watched(config):
-        return state
+async def with_arrivals(kernel: Kernel, state: RouterState, seconds: float = FIRST_LOOK_SECONDS) -> RouterState:
+    """The state with how packets arrive, from one look, where somebody may look."""
     try:
-        arrivals = await kernel.arrivals.sample([link.name for link in state.links if link.up], FIRST_LOOK_SECONDS)
+        arrivals = await kernel.arrivals.sample([link.name for link in state.links if link.up], seconds)
     except FlowfastError as error:
         log.debug("how packets arrive cannot be seen: %s", error)
         return state
@@ -96,7 +94,7 @@ class Bulking:
             index = self._indices[name]
             had = self._arrivals.get(index)
             unfinished = (had.unfinished if had else 0) + now.unfinished
-            self._arrivals[index] = Arrival((had.seen if had else 0) + now.seen, unfinished)
+            self._arrivals[index] = replace(now, seen=(had.seen if had else 0) + now.seen, unfinished=unfinished)
             if had is None or bool(had.unfinished) != bool(unfinished):
                 if unfinished:
                     log.warning("%s: packets arrive with unfinished checksums", name)

@@ -207,9 +207,8 @@ class Controller:
     async def _publish(self, desired: Desired, outcome: Outcome) -> None:
         totals = self._books.totals(path.tunnel for path in desired.paths)
         history = History(totals, self.reconciles, self._books.ends_missed)
-        looked = await look(
-            self.kernel, outcome.state, desired, (*outcome.failures, *outcome.refused), history, full=True
-        )
+        state, failures = self._bulking.told(outcome.state), (*outcome.failures, *outcome.refused)
+        looked = await look(self.kernel, state, desired, failures, history, full=True)
         snapshot, stale = self._steersman.judge(self._snapshot, await self._books.close(looked))
         if stale:
             log.info("flows may be on SAs of other CPUs: all flows off the flowtable, to be learnt anew")

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from flowfast.bulking import with_arrivals
+from flowfast.bulking import watched, with_arrivals
 from flowfast.cli.settings import set_option
 from flowfast.config.devices import check_devices
 from flowfast.config.load import NO_SETTINGS, LoadedConfig, load
@@ -79,5 +79,6 @@ async def router(path: str, settings: Mapping[str, str] = NO_SETTINGS) -> Router
     await fit(loaded, kernel)
     features = await kernel.probe.features()
     state = await observe(kernel, features, loaded.config.underlay_netns)
-    state = await with_arrivals(kernel, loaded.config.bulk, state)
+    if watched(loaded.config.bulk):
+        state = await with_arrivals(kernel, state)
     return Router(loaded, kernel, state, plan(state, loaded.config))

@@ -1,14 +1,17 @@
-"""`flowfast show flows|sa|tunnels|devices|policies|steering|nics|offload`: facts, straight from the kernel."""
+"""`flowfast show flows|sa|tunnels|devices|policies|steering|nics|offload|bulking`: facts, straight from the kernel."""
 
 import asyncio
 import json
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import islice
 
 import click
 from rich.text import Text
 
+from flowfast.bulking import with_arrivals
 from flowfast.cli import facts, facts_nics
+from flowfast.cli.bulking import BULKING, bulking_rows
 from flowfast.cli.columns import Column, Row
 from flowfast.cli.common import json_option
 from flowfast.cli.output import console, print_reasons, reason_json, table
@@ -30,6 +33,7 @@ KINDS: dict[str, Sequence[Column]] = {
     "steering": STEERING,
     "nics": facts_nics.NICS,
     "offload": facts_nics.OFFLOAD,
+    "bulking": BULKING,
 }
 
 
@@ -44,7 +48,11 @@ WIDE = 1000
 @click.option("--tunnel", metavar="NAME", help="Only what belongs to this tunnel.")
 @click.option("--offloaded", is_flag=True, help="Of flows only those on a flowtable (the kernel selects them).")
 @click.option(
-    "--seconds", type=click.FloatRange(0), default=1.0, show_default=True, help="Of steering: how long to look; 0: not."
+    "--seconds",
+    type=click.FloatRange(0),
+    default=1.0,
+    show_default=True,
+    help="Of steering and bulking: how long to look; 0: not.",
 )
 @click.option("--limit", type=click.IntRange(0), default=100, show_default=True, help="Rows at most; 0: all.")
 @json_option
@@ -59,7 +67,7 @@ def show(
     limit: int,
     as_json: bool,
 ) -> None:
-    """List connections, SAs, tunnels, devices, policies or steering as the kernel has them now; never a key.
+    """List connections, SAs, tunnels, devices, policies, steering or bulking as the kernel has them now; never a key.
 
     steering: the CPU that each SA's packets should go to, and where they really went while it looked.
 
@@ -67,7 +75,7 @@ def show(
 
     Without CONFIG the router's own is taken, if it has one; without any, what only a config says is left out.
     """
-    if tunnel is not None and kind in ("devices", "nics"):
+    if tunnel is not None and kind in ("devices", "nics", "bulking"):
         raise UsageError("--tunnel: devices belong to no tunnel (leave it out)")
     if offloaded and kind != "flows":
         raise UsageError(f"--offloaded: only flows are on a flowtable, not {kind} (leave it out)")
@@ -107,6 +115,9 @@ async def _ask(
 ) -> tuple[Look, list[Flow], Sightings | Reason]:
     seen = await look(config, settings)
     flows = await seen.flows(offloaded=offloaded) if kind == "flows" else []
+    if kind == "bulking" and seconds:
+        state = await with_arrivals(seen.kernel, seen.sight.state, seconds)
+        seen = replace(seen, sight=replace(seen.sight, state=state))
     sighted: Sightings | Reason = {}
     if kind == "steering" and seconds:
         try:
@@ -138,6 +149,8 @@ def _rows(seen: Look, kind: str, flows: list[Flow]) -> Iterator[Row]:
             return facts_nics.nic_rows(seen.sight)
         case "offload":
             return facts_nics.offload_rows(seen.sight)
+        case "bulking":
+            return bulking_rows(seen.sight)
         case _:
             return facts.policy_rows(seen.sight)
 

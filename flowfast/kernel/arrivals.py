@@ -7,9 +7,12 @@ put together is marked so, too, whatever its parts were: those are known by thei
 
 import asyncio
 import contextlib
+import ctypes
 import socket
 import struct
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from pathlib import Path
 from typing import Protocol
 
 from flowfast.model.bulk import Arrival
@@ -20,6 +23,29 @@ _CSUM_NOT_READY = 1 << 3  # TP_STATUS_CSUMNOTREADY, linux/if_packet.h
 _ETH_P_ALL, _ETH_P_IP, _ETH_P_IPV6 = 3, 0x0800, 0x86DD
 _TCP_UDP = (6, 17)
 _SNAP = 10 + 64
+_PACKET_STATISTICS, _ATTACH_FILTER = 6, 26
+_STATISTICS = struct.Struct("=II")  # struct tpacket_stats: packets, drops
+_ESP = 50
+
+
+def _bpf(code: int, yes: int, no: int, value: int) -> bytes:
+    return struct.pack("=HBBI", code, yes, no, value)  # struct sock_filter
+
+
+_NOT_ESP = b"".join(
+    (
+        _bpf(0x28, 0, 0, 0xFFFFF000),  # the ethertype (SKF_AD_PROTOCOL)
+        _bpf(0x15, 0, 2, _ETH_P_IP),
+        _bpf(0x30, 0, 0, 9),  # IPv4's protocol
+        _bpf(0x15, 3, 4, _ESP),
+        _bpf(0x15, 0, 3, _ETH_P_IPV6),
+        _bpf(0x30, 0, 0, 6),  # IPv6's next header
+        _bpf(0x15, 0, 1, _ESP),
+        _bpf(0x06, 0, 0, 0),
+        _bpf(0x06, 0, 0, _SNAP),
+    )
+)
+"""Lets all but ESP by: an outer packet that was not decrypted within GRO comes by again as the inner one."""
 _MOST = 256
 """Packets of a device that are looked at, at most, at once."""
 _BUFFER = 1 << 18
@@ -38,20 +64,25 @@ class RealArrivals:
     async def sample(self, devices: Iterable[str], seconds: float) -> Mapping[str, Arrival]:
         """Raises KernelError without CAP_NET_RAW."""
         found = {}
-        with contextlib.ExitStack() as stack:
+        with contextlib.ExitStack() as opened:
             ears = {}
             for device in devices:
                 try:
-                    ears[device] = stack.enter_context(_listen(device))
+                    ears[device] = opened.enter_context(_listen(device))
                 except PermissionError as refused:
                     raise KernelError(f"{device}: a packet socket: {refused.strerror}", refused.errno or 0) from refused
                 except OSError:
                     continue  # gone since
+            before = _received()
+            for ear in ears.values():
+                _count(ear)  # from now on
             await asyncio.sleep(seconds)
+            after = _received()
             for device, ear in ears.items():
-                arrival = _drain(ear)
-                if arrival.seen:
-                    found[device] = arrival
+                stack = _count(ear)
+                wire = after[device] - before[device] if device in before and device in after else None
+                if stack:
+                    found[device] = replace(_drain(ear), wire=wire, stack=stack)
         return found
 
 
@@ -61,11 +92,26 @@ def _listen(device: str) -> socket.socket:
         ear.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER)
         for option in (_AUXDATA, _VNET_HDR, _IGNORE_OUTGOING):
             ear.setsockopt(_SOL_PACKET, option, 1)
+        program = ctypes.create_string_buffer(_NOT_ESP, len(_NOT_ESP))
+        filter_ = struct.pack("@HxxxxxxQ", len(_NOT_ESP) // 8, ctypes.addressof(program))  # struct sock_fprog
+        ear.setsockopt(socket.SOL_SOCKET, _ATTACH_FILTER, filter_)
         ear.bind((device, _ETH_P_ALL))
     except OSError:
         ear.close()
         raise
     return ear
+
+
+def _received() -> dict[str, int]:
+    """Packets that each device's driver received: what was on the wire, before anything was put together."""
+    lines = Path("/proc/thread-self/net/dev").read_text().splitlines()[2:]
+    return {name.strip(): int(values.split()[1]) for name, _, values in (line.partition(":") for line in lines)}
+
+
+def _count(ear: socket.socket) -> int:
+    """Packets that came by since the last call, those without room in the buffer included."""
+    packets: int = _STATISTICS.unpack(ear.getsockopt(_SOL_PACKET, _PACKET_STATISTICS, _STATISTICS.size))[0]
+    return packets
 
 
 def _drain(ear: socket.socket) -> Arrival:

@@ -78,6 +78,8 @@ class Cell:
         return dict(sorted(failed.items(), key=lambda item: worst.index(item[1])))
 
 
+ENOUGH = 100
+"""Packets below which nothing is said of how many travel as one."""
 FEATURES = ("rx-gro", "rx-gro-list", "rx-udp-gro-forwarding", "rx-gro-hw", "rx-lro", "rx-checksum")
 """ethtool features that have to do with bulking, by the kernel's names (net/ethtool/common.c)."""
 NAPI = ("gro_flush_timeout", "napi_defer_hard_irqs", "threaded")
@@ -106,10 +108,23 @@ class DeviceKnobs:
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
-    """How packets arrived at a device while somebody looked. `unfinished`: their checksum was not finished."""
+    """How packets arrived at a device while somebody looked. `unfinished`: their checksum was not finished.
+
+    `wire`: packets that its driver received meanwhile; `stack`: those that the stack saw of them, without the outer
+    packets of tunnels. None: not counted.
+    """
 
     seen: int
     unfinished: int
+    wire: int | None = None
+    stack: int | None = None
+
+    @property
+    def factor(self) -> float | None:
+        """How many packets travelled as one. None: too few were seen to say."""
+        if self.wire is None or not self.stack or self.wire < ENOUGH:
+            return None
+        return self.wire / self.stack
 
 
 @dataclass(frozen=True, slots=True)

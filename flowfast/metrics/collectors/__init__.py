@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 from flowfast.metrics.collectors import (
+    bulk,
     comparison,
     excluded,
     features,
@@ -36,4 +37,5 @@ def collectors(*, per_sa: bool = False, sa_limit: int = LIMIT) -> Mapping[str, C
         "reconcile": reconcile.collect,
         "comparison": comparison.collect,
         "steering": steering.collect,
+        "bulk": bulk.collect,
     }

@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from flowfast.metrics.paths import PathBytes
+from flowfast.model.bulk import Arrival, BulkState
 from flowfast.model.comparison import Comparison, Factor
 from flowfast.model.desired import Desired
 from flowfast.model.link import Link
@@ -131,6 +132,7 @@ def fixed() -> Snapshot:
         sas=(*berlin.outbound, *berlin.inbound),
         nics=(Nic("wan@7", 2, "mlx5_core", frozenset({ESP}), handle="pci/0000:08:00.0", eswitch=Eswitch.LEGACY),),
         features={feature.name: feature for feature in features},
+        bulk=BulkState(arrivals={"lan0": Arrival(40, 0, 1600, 100), "wan@7": Arrival(3, 0, 99, 99)}),
     )
     paths = (TunnelPath(berlin, FAST, SLOW), TunnelPath(down, SLOW, SLOW), TunnelPath(office, FAST, FAST))
     held = Reason("NOT_HELD", "wan@7", "the kernel does not hold it", severity=Severity.ERROR)
