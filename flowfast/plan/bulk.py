@@ -16,6 +16,9 @@ BEST = (Stage.LIST, Stage.UDP, Stage.GRO)
 """Stages, the one that saves most first (measured: docs/bulking.md)."""
 WAITS = {Profile.LATENCY: 0, Profile.BALANCED: 20_000, Profile.THROUGHPUT: 200_000, Profile.AUTO: 20_000}
 """gro_flush_timeout in nanoseconds: how long a packet may wait for others."""
+MERGES_UDP = frozenset({Stage.UDP, Stage.LIST})
+PROVES = 1.2
+"""UDP packets that must have travelled as one, on average over all kinds, for a cell to prove anything."""
 MAY_BE_UNFINISHED = frozenset({"veth", "tun", "tap", "bridge", "virtio_net"})
 """Drivers that hand over packets of a sender on the same machine, whose checksum nobody has finished."""
 
@@ -88,6 +91,9 @@ def problems(site: Site, stage: Stage, bulk: BulkState) -> list[Problem]:
                 known = "" if bulk.table else f"; the table knows {', '.join(bulk.tested) or 'no kernel'}"
                 found.append(Problem(Risk.UNQUALIFIED, f"nobody tried {case} on kernel {kernel}{known}"))
                 continue
+            if stage in MERGES_UDP and (cell.merged or 0) < PROVES and Verdict.PANIC not in cell.verdicts.values():
+                sentence = f"nothing was put together when {case} was tried ({cell.date}), which proves nothing"
+                found.append(Problem(Risk.UNQUALIFIED, sentence))
             control = table.get(replace(case, stage=Stage.OFF))
             already = control.failing() if control else {}
             failing = {kind: verdict for kind, verdict in cell.failing().items() if kind not in already}

@@ -16,7 +16,7 @@ LOST = "udp4-18 is lost: gro-list on e1000e, lan, policy, without esp_offload, t
 
 
 def cell(stage: Stage, side: Side, verdict: Verdict = Verdict.WHOLE) -> Cell:
-    return Cell(Case("e1000e", True, "policy", 4, side, stage, False), "2026-11-24", {"udp4-18": verdict})
+    return Cell(Case("e1000e", True, "policy", 4, side, stage, False), "2026-11-24", {"udp4-18": verdict}, 3.1)
 
 
 @pytest.fixture

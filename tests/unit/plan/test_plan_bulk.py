@@ -25,9 +25,11 @@ E1000E = (replace(LAN, driver="e1000e"), replace(WAN, driver="e1000e"))
 WHOLE = {"udp4-18": Verdict.WHOLE, "udp4-512": Verdict.WHOLE}
 
 
-def cell(stage: Stage, side: Side, *, offload: bool = False, finished: bool = True, **bad: Verdict) -> Cell:
+def cell(
+    stage: Stage, side: Side, *, offload: bool = False, finished: bool = True, merged: float = 3.0, **bad: Verdict
+) -> Cell:
     verdicts = WHOLE | {kind.replace("_", "-"): verdict for kind, verdict in bad.items()}
-    return Cell(Case("e1000e", finished, "policy", 4, side, stage, offload), "2026-11-24", verdicts)
+    return Cell(Case("e1000e", finished, "policy", 4, side, stage, offload), "2026-11-24", verdicts, merged)
 
 
 def table(*cells: Cell) -> tuple[Cell, ...]:
@@ -177,3 +179,10 @@ def test_a_knob_that_is_turned_back_again_and_again_is_left_alone() -> None:
 def test_what_is_lost_with_every_stage_off_is_not_the_stages_doing() -> None:
     lost = table(cell(Stage.LIST, Side.LAN, udp4_18=Verdict.LOST), cell(Stage.OFF, Side.LAN, udp4_18=Verdict.LOST))
     assert of(plan(state(lost), config("bulk: {profile: latency}")), "lan0")["rx-gro-list"] == "on"
+
+
+def test_a_cell_in_which_nothing_was_put_together_proves_nothing() -> None:
+    desired = plan(state(table(cell(Stage.LIST, Side.LAN, merged=0.9))), config("bulk: {profile: latency}"))
+    assert of(desired, "lan0")["rx-udp-gro-forwarding"] == "on"
+    (reason,) = [each for each in desired.reasons if each.code == "BULK_NOT_QUALIFIED"]
+    assert "nothing was put together" in reason.sentence
