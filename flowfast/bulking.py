@@ -69,14 +69,15 @@ class Bulking:
         contested = frozenset((knob.object, knob.name) for knob, turns in self._turns.items() if turns >= MOST_TURNS)
         return replace(state, bulk=replace(state.bulk, arrivals=arrivals, contested=contested))
 
-    def done(self, desired: Desired, turned: tuple[Turn, ...]) -> None:
-        """What a round wanted, and turned."""
+    def done(self, desired: Desired, turned: tuple[Turn, ...]) -> bool:
+        """What a round wanted, and turned; whether that makes more possible, in another one."""
         before, self._desired = self._desired, desired
         for turn in turned:
             if turn.knob.kind not in (KnobKind.FEATURE, KnobKind.DEVICE) or turn.back:
                 continue
             wanted_before = before is not None and before.knobs.get(turn.knob) == turn.value
             self._turns[turn.knob] = self._turns[turn.knob] + 1 if wanted_before else 1
+        return any(turn.knob.kind is KnobKind.SHIELD for turn in turned)
 
     async def watch(self) -> None:
         """Looks at what arrives, twice a second; returns only by cancellation."""

@@ -183,7 +183,8 @@ class Controller:
             desired = await asyncio.to_thread(plan, state, self.config, self._steersman.refused)
             outcome = await converge(self.kernel, desired, state, netns, writer=self._writer)
             self._state = outcome.state
-            self._bulking.done(desired, outcome.turned)
+            if self._bulking.done(desired, outcome.turned):
+                self._wake.set()
             if self._unflushed:
                 await self._writer.flush()
                 self._unflushed = False

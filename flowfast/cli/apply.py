@@ -4,7 +4,7 @@ import asyncio
 import json
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import click
@@ -28,8 +28,10 @@ from flowfast.cli.output import (
 )
 from flowfast.cli.steering import print_steering
 from flowfast.kernel.real import real_kernel
+from flowfast.model.knob import KnobKind
 from flowfast.model.state import RouterState
 from flowfast.plan.diff import OWN, diff, remove_all
+from flowfast.plan.planner import plan
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +99,14 @@ async def _change(found: Router, anything: bool, confirm: float | None) -> Outco
         journal.write(Entry(before(journal, found.state.ruleset), found.desired.ruleset, deadline, knobs))
         if confirm:
             leave_waiting(confirm)
-    return await converge(found.kernel, found.desired, found.state, found.loaded.config.underlay_netns)
+    config, kernel = found.loaded.config, found.kernel
+    outcome = await converge(kernel, found.desired, found.state, config.underlay_netns)
+    if any(turn.knob.kind is KnobKind.SHIELD for turn in outcome.turned):
+        # What needs the shield could only be planned once it was there.
+        state = replace(outcome.state, bulk=replace(outcome.state.bulk, arrivals=found.state.bulk.arrivals))
+        more = await converge(kernel, plan(state, config), state, config.underlay_netns)
+        outcome = replace(more, steps=outcome.steps + more.steps, turned=outcome.turned + more.turned)
+    return outcome
 
 
 def _agreed(anything: bool) -> bool:

@@ -6,7 +6,7 @@ from typing import Annotated
 from pydantic import Field
 
 from flowfast.config.section import ANY, Section
-from flowfast.config.values import DISTINCT, DeviceName, choice, listed
+from flowfast.config.values import DISTINCT, DeviceName, Truth, choice, listed
 
 
 class Profile(StrEnum):
@@ -67,6 +67,13 @@ class Bulk(Section):
         listed("risks", empty=True),
         DISTINCT,
     ] = ()
+    shield: Annotated[
+        Truth,
+        Field(
+            description="Whether an XDP program may make the faster stages safe on LAN devices while esp4_offload is "
+            "loaded. It clears DF of IPv4 packets of up to 512 bytes, and keeps small IPv6 packets apart."
+        ),
+    ] = False
     devices: Annotated[
         dict[DeviceName, DeviceBulk],
         Field(description="Devices that want it otherwise, by name."),

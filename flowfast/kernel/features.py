@@ -9,9 +9,10 @@ from struct import Struct
 from typing import Protocol
 
 from flowfast.kernel.netlink import Netlink, attribute, attributes, nested, text
+from flowfast.kernel.shield import ShieldKnob
 from flowfast.model.bulk import FEATURES, NAPI, DeviceKnobs
 from flowfast.model.errors import KernelError
-from flowfast.model.knob import Knob
+from flowfast.model.knob import Knob, KnobKind
 from flowfast.model.link import Link
 
 NETLINK_GENERIC = 16
@@ -107,7 +108,7 @@ class RealBulk:
     """The machine's."""
 
     def __init__(self) -> None:
-        self._features = Features()
+        self._features, self._shield = Features(), ShieldKnob()
 
     def look(self, links: Iterable[Link]) -> Mapping[str, DeviceKnobs]:
         """Asks each: one request, and a file for each NAPI attribute."""
@@ -118,7 +119,9 @@ class RealBulk:
             except KernelError:
                 continue  # gone since, or without features
             ours = {name: values[name] for name in FEATURES}
-            found[link.name] = DeviceKnobs(ours | _napi(link), fixed & frozenset(FEATURES))
+            shield = self._shield.read(Knob(KnobKind.SHIELD, link.name, "shield")) if not link.is_xfrm else None
+            ours |= _napi(link) | ({"shield": shield} if shield else {})
+            found[link.name] = DeviceKnobs(ours, fixed & frozenset(FEATURES))
         return found
 
 

@@ -9,6 +9,7 @@ from typing import Protocol
 
 from flowfast.kernel import ethtool, xdp
 from flowfast.kernel.features import FeatureKnob
+from flowfast.kernel.shield import ShieldKnob
 from flowfast.model.cpu import cpu_list, cpu_mask, cpus_of, cpus_of_mask
 from flowfast.model.errors import KernelError, Unavailable
 from flowfast.model.knob import Knob, KnobKind, Settings
@@ -97,6 +98,7 @@ class RealKnobs:
         self._adapters: dict[KnobKind, Adapter] = {
             KnobKind.DEVICE: files,
             KnobKind.FEATURE: FeatureKnob(),
+            KnobKind.SHIELD: ShieldKnob(),
             KnobKind.IRQ: files,
             KnobKind.SYSCTL: files,
             KnobKind.RSS: ethtool.Table(),

@@ -21,6 +21,7 @@ OBJECTS = Path(__file__).resolve().parents[1] / "bpf"
 _INFO = 256  # bytes of struct bpf_prog_info and bpf_map_info (linux/bpf.h) that we ask for; both grow at their ends
 _PROG_MAPS = Struct("=52xIQ16s")  # nr_map_ids, map_ids, name
 _MAP_NAME = Struct("=24x16s")
+_PROG_TYPE_XDP = 6
 _MODE_NATIVE, _REPLACE, _IF_NOEXIST = 1 << 2, 1 << 4, 1 << 0  # XDP_FLAGS_* of linux/if_link.h
 
 
@@ -76,6 +77,7 @@ def _lib() -> ctypes.CDLL:
         ("bpf_map_get_next_key", ctypes.c_int, (ctypes.c_int, text, pointer)),
         ("bpf_xdp_attach", ctypes.c_int, (ctypes.c_int, ctypes.c_int, ctypes.c_uint32, pointer)),
         ("bpf_xdp_query_id", ctypes.c_int, (ctypes.c_int, ctypes.c_int, pointer)),
+        ("bpf_prog_load", ctypes.c_int, (ctypes.c_int, text, text, text, ctypes.c_size_t, pointer)),
         ("bpf_prog_test_run_opts", ctypes.c_int, (ctypes.c_int, pointer)),
     ):
         function = getattr(lib, name)
@@ -209,6 +211,22 @@ def load(name: str, *, only: str | None = None, entries: dict[str, int] | None =
 
 
 # --- what is attached to devices ------------------------------------------------------------------------------------
+
+
+def load_xdp(name: str, instructions: bytes) -> Program:
+    """An XDP program from its instructions, without maps; close it by closing_program(). Raises KernelError."""
+    count = len(instructions) // 8
+    fd = _lib().bpf_prog_load(_PROG_TYPE_XDP, name.encode(), b"GPL", instructions, count, None)
+    return Program(_checked(fd, f"XDP program {name}"), name)
+
+
+@contextmanager
+def closing_program(program: Program) -> Iterator[Program]:
+    """The program while the context lasts; on a device it stays."""
+    try:
+        yield program
+    finally:
+        os.close(program.fd)
 
 
 def attach_xdp(ifindex: int, program: Program | None, *, replace: bool = False) -> None:

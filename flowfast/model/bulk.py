@@ -52,11 +52,16 @@ class Case:
     side: Side
     stage: Stage
     esp_offload: bool
+    shield: bool = False
+    """Our XDP program is on the device (kernel/shield.py)."""
 
     def __str__(self) -> str:
         module = "with" if self.esp_offload else "without"
+        shielded = ", shielded" if self.shield else ""
         unfinished = "" if self.finished else ", unfinished checksums"
-        return f"{self.stage} on {self.driver}, {self.side}, {self.topology}, {module} esp_offload{unfinished}"
+        return (
+            f"{self.stage} on {self.driver}, {self.side}, {self.topology}, {module} esp_offload{unfinished}{shielded}"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +93,7 @@ NAPI = ("gro_flush_timeout", "napi_defer_hard_irqs", "threaded")
 
 @dataclass(frozen=True, slots=True)
 class DeviceKnobs:
-    """FEATURES and NAPI of a device as they are: "on", "off", or a number. What it does not have is not there.
+    """FEATURES, NAPI and "shield" of a device as they are: "on", "off", a number. What it does not have is not there.
 
     `fixed` are those that the driver does not let anybody turn.
     """

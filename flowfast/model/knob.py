@@ -11,6 +11,7 @@ class KnobKind(StrEnum):
 
     DEVICE = "device"  # a file under /sys/class/net/OBJECT: "queues/rx-0/rps_cpus"
     FEATURE = "feature"  # the ethtool feature NAME of device OBJECT: "on" or "off"
+    SHIELD = "shield"  # our XDP program against what ESP does to merged packets on device OBJECT: "on" or "off"
     IRQ = "irq"  # a file under /proc/irq/OBJECT: "smp_affinity_list"
     SYSCTL = "sysctl"  # the sysctl NAME; no object
     XDP = "xdp"  # the XDP program on device OBJECT, by its name; "none"

@@ -45,13 +45,19 @@ class Site:
     tunnels: tuple[Tunnel, ...]
     knobs: DeviceKnobs
 
-    def cases(self, stage: Stage, finished: bool, esp_offload: bool) -> Iterator[Case]:
+    @property
+    def shielded(self) -> bool:
+        """Whether the shield is on it now."""
+        return self.knobs.values.get("shield") == "on"
+
+    def cases(self, stage: Stage, finished: bool, esp_offload: bool, shield: bool) -> Iterator[Case]:
         """All that must be qualified. What comes out of one of several tunnels may go into another."""
         sides = {self.side, Side.LAN} if len(self.tunnels) > 1 else {self.side}
         ways = sorted({(str(t.topology), 6 if ":" in t.key.remote else 4) for t in self.tunnels})
         for topology, outer in ways:
             for side in sorted(sides):
-                yield Case(self.driver or "?", finished, topology, outer, side, stage, esp_offload)
+                on = shield and side is Side.LAN and esp_offload
+                yield Case(self.driver or "?", finished, topology, outer, side, stage, esp_offload, on)
 
 
 def sites(state: RouterState, tunnels: tuple[Tunnel, ...], lan: Iterable[str], wan: Iterable[str]) -> Iterator[Site]:
@@ -72,7 +78,7 @@ def sites(state: RouterState, tunnels: tuple[Tunnel, ...], lan: Iterable[str], w
             yield Site(name, Side.WAN, driver, tunnels, knobs)
 
 
-def problems(site: Site, stage: Stage, bulk: BulkState) -> list[Problem]:
+def problems(site: Site, stage: Stage, bulk: BulkState, shield: bool = False) -> list[Problem]:
     """Everything that speaks against a stage on a device, the worst first; nothing where all packets stay whole.
 
     What the lab saw lost with every stage off is not the stage's doing.
@@ -84,7 +90,7 @@ def problems(site: Site, stage: Stage, bulk: BulkState) -> list[Problem]:
     table = {cell.case: cell for cell in bulk.table}
     found = []
     for esp_offload in (True, False) if bulk.esp_offload is None else (bulk.esp_offload,):
-        for case in site.cases(stage, not unfinished, esp_offload):
+        for case in site.cases(stage, not unfinished, esp_offload, shield):
             cell = table.get(case)
             if cell is None:
                 kernel = kernel_id(bulk.release)
@@ -94,7 +100,7 @@ def problems(site: Site, stage: Stage, bulk: BulkState) -> list[Problem]:
             if stage in MERGES_UDP and (cell.merged or 0) < PROVES and Verdict.PANIC not in cell.verdicts.values():
                 sentence = f"nothing was put together when {case} was tried ({cell.date}), which proves nothing"
                 found.append(Problem(Risk.UNQUALIFIED, sentence))
-            control = table.get(replace(case, stage=Stage.OFF))
+            control = table.get(replace(case, stage=Stage.OFF, shield=False))
             already = control.failing() if control else {}
             failing = {kind: verdict for kind, verdict in cell.failing().items() if kind not in already}
             if failing:
@@ -119,9 +125,18 @@ def _may_be_unfinished(site: Site) -> bool:
 
 
 def plan_bulk(
-    state: RouterState, config: Config, tunnels: tuple[Tunnel, ...], lan: Iterable[str], wan: Iterable[str]
+    state: RouterState,
+    config: Config,
+    tunnels: tuple[Tunnel, ...],
+    lan: Iterable[str],
+    wan: Iterable[str],
+    *,
+    busy: frozenset[str] = frozenset(),
 ) -> tuple[Settings, list[Reason]]:
-    """The knobs that are wanted, by device, and the reasons: what is on and breaks packets, what is not on and why."""
+    """The knobs that are wanted, and the reasons: what is on and breaks packets, what is not on and why.
+
+    `busy`: devices whose XDP program is for something else.
+    """
     settings: dict[Knob, str] = {}
     reasons: list[Reason] = []
     for site in sites(state, tunnels, frozenset(lan), frozenset(wan)):
@@ -130,8 +145,14 @@ def plan_bulk(
         profile = config.bulk.of(site.device)
         if profile is Profile.KEEP:
             continue
-        stage, why = _choose(site, state.bulk, profile, accepted)
+        shield = _may_shield(site, config, busy)
+        stage, needs_shield, why = _choose(site, state.bulk, profile, accepted, shield)
         reasons += why
+        if needs_shield:
+            settings[Knob(KnobKind.SHIELD, site.device, "shield")] = "on"
+            if not site.shielded:
+                # Only once it is there: a device that refuses it must not be left with a stage that needs it.
+                stage, _, _ = _choose(site, state.bulk, profile, accepted, False)
         wanted = _wanted(site, stage, WAITS.get(profile, 0))
         able = {name: value for name, value in wanted.items() if name not in site.knobs.fixed}
         reasons += _fixed(site, wanted)
@@ -150,7 +171,7 @@ def plan_bulk(
 def condemned(site: Site, bulk: BulkState, accepted: frozenset[Risk] = frozenset()) -> list[Reason]:
     """What the table says against the stage that is on now."""
     stage = site.knobs.stage
-    found = [problem for problem in problems(site, stage, bulk) if problem.verdict in DAMAGE]
+    found = [problem for problem in problems(site, stage, bulk, site.shielded) if problem.verdict in DAMAGE]
     if not found:
         return []
     worst = found[0]
@@ -173,18 +194,27 @@ def suspects(state: RouterState, tunnels: tuple[Tunnel, ...]) -> list[Reason]:
     return [reason for site in sites(state, tunnels, lan, wan) for reason in condemned(site, state.bulk)]
 
 
-def _choose(site: Site, bulk: BulkState, profile: Profile, accepted: frozenset[Risk]) -> tuple[Stage, list[Reason]]:
+def _may_shield(site: Site, config: Config, busy: frozenset[str]) -> bool:
+    return config.bulk.shield and site.side is Side.LAN and site.device not in busy and "shield" in site.knobs.values
+
+
+def _choose(
+    site: Site, bulk: BulkState, profile: Profile, accepted: frozenset[Risk], may_shield: bool
+) -> tuple[Stage, bool, list[Reason]]:
+    """The best stage, whether it needs the shield, and why it is no better one."""
     if profile is Profile.OFF:
-        return Stage.OFF, []
+        return Stage.OFF, False, []
     reasons: list[Reason] = []
     for stage in BEST:
-        found = [problem for problem in problems(site, stage, bulk) if problem.risk not in accepted]
-        if not found:
-            return stage, reasons[:1]
-        if not reasons:
-            remedy = "`flowfast lab qualify` tries it; docs/bulking.md says what is known"
-            reasons.append(Reason("BULK_NOT_QUALIFIED", site.device, f"{stage} stays off: {found[0].sentence}", remedy))
-    return Stage.OFF, reasons
+        for shield in (False, True) if may_shield else (False,):
+            found = [problem for problem in problems(site, stage, bulk, shield) if problem.risk not in accepted]
+            if not found:
+                return stage, shield, [] if stage is BEST[0] else reasons
+            if not reasons:
+                remedy = "`flowfast lab qualify` tries it; docs/bulking.md says what is known"
+                sentence = f"{stage} stays off: {found[0].sentence}"
+                reasons.append(Reason("BULK_NOT_QUALIFIED", site.device, sentence, remedy))
+    return Stage.OFF, False, reasons
 
 
 def _wanted(site: Site, stage: Stage, wait: int) -> dict[str, str]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from flowfast.model.knob import Knob, Settings, Turn, Turned
+from flowfast.model.knob import Knob, KnobKind, Settings, Turn, Turned
 
 
 def turns(wanted: Settings, held: Settings, turned: Mapping[Knob, Turned]) -> list[Turn]:
@@ -16,4 +16,9 @@ def turns(wanted: Settings, held: Settings, turned: Mapping[Knob, Turned]) -> li
         for knob, was in turned.items()
         if knob not in wanted and knob in held and held[knob] in was.ours and held[knob] != was.before
     ]
-    return back + [Turn(knob, value, held[knob]) for knob, value in wanted.items() if held.get(knob, value) != value]
+    due = back + [Turn(knob, value, held[knob]) for knob, value in wanted.items() if held.get(knob, value) != value]
+    return sorted(due, key=_unshields)  # what needs the shield is off before it goes
+
+
+def _unshields(turn: Turn) -> bool:
+    return turn.knob.kind is KnobKind.SHIELD and turn.value == "off"

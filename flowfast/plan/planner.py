@@ -8,6 +8,7 @@ from typing import Literal
 from flowfast.config.schema import Config
 from flowfast.model.desired import Desired
 from flowfast.model.garbage import collector_paused
+from flowfast.model.knob import KnobKind
 from flowfast.model.nftables import Ruleset
 from flowfast.model.reason import Reason, Severity
 from flowfast.model.state import RouterState
@@ -61,8 +62,9 @@ def plan(state: RouterState, config: Config, refused: frozenset[int] = frozenset
     )
     desired = _fast_path(state, config, tunnels, held)
     facing = _devices(state, config)
-    bulked, why = plan_bulk(state, config, tunnels, facing.lan, facing.wan)
     steered = steer(state, config.steering, tunnels, {Side.LAN: facing.lan, Side.WAN: facing.wan}, refused)
+    busy = frozenset(knob.object for knob, value in steered.knobs.items() if knob.kind is KnobKind.XDP)
+    bulked, why = plan_bulk(state, config, tunnels, facing.lan, facing.wan, busy=busy)
     return replace(
         desired,
         reasons=tuple(sorted({*desired.reasons, *steered.reasons, *why})),

@@ -50,6 +50,7 @@ def _plain(cell: Cell) -> dict[str, Any]:
         "side": str(case.side),
         "stage": str(case.stage),
         "esp_offload": case.esp_offload,
+        "shield": case.shield,
         "date": cell.date,
         "merged": cell.merged,
         "failed": {kind: str(verdict) for kind, verdict in cell.failing().items()},
@@ -65,6 +66,7 @@ def _cell(data: dict[str, Any], kinds: list[str]) -> Cell:
         Side(data["side"]),
         Stage(data["stage"]),
         data["esp_offload"],
+        data.get("shield", False),
     )
     verdicts = {kind: Verdict(data["failed"].get(kind, Verdict.WHOLE)) for kind in kinds}
     return Cell(case, data["date"], verdicts, data["merged"])

@@ -1,8 +1,8 @@
 """Outside the guest: boots it for the cases, again where one killed the kernel, and makes cells of what it says."""
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from itertools import product
 from typing import Any
@@ -32,15 +32,22 @@ def matrix(
     topologies: Iterable[str] = TOPOLOGIES,
     stages: Iterable[Stage] = STAGES,
     outers: Iterable[int] = (4,),
+    shields: Collection[bool] = (False, True),
 ) -> list[Case]:
-    """Every case of these; packets with unfinished checksums arrive on veth alone."""
-    return [
+    """Every case of these; unfinished checksums arrive on veth alone, the shield is for a LAN before esp_offload."""
+    plain = [
         Case(driver, finished, topology, outer, side, stage, esp_offload)
         for esp_offload, driver, topology, outer, side, stage in product(
             (False, True), drivers, topologies, outers, Side, stages
         )
         for finished in ((True, False) if driver == "veth" else (True,))
     ]
+    shielded = [
+        replace(case, shield=True)
+        for case in plain
+        if case.esp_offload and case.side is Side.LAN and case.stage is not Stage.OFF
+    ]
+    return [case for case in (*plain, *shielded) if case.shield in shields]
 
 
 @dataclass(slots=True)

@@ -16,12 +16,14 @@ from typing import Any
 
 from pyroute2 import netns
 
+from flowfast.kernel.knobs import RealKnobs
 from flowfast.lab.manual_keys import manual_keys
 from flowfast.lab.netns import LabError, Netns
 from flowfast.lab.qualify.kinds import KINDS, Tcp, Udp
 from flowfast.lab.qualify.traffic import Arrived, Ends, tcp, udp
 from flowfast.lab.topology import TUNNEL_MTU, Kind, TwoGateways, two_gateways
 from flowfast.model.bulk import Case, Side, Stage, Verdict
+from flowfast.model.knob import Knob, KnobKind
 
 FLUSH_NS = 2_000_000
 """How long GRO waits for more packets, in nanoseconds: long, because the guest is emulated."""
@@ -47,6 +49,7 @@ def case_json(case: Case) -> dict[str, Any]:
         "side": str(case.side),
         "stage": str(case.stage),
         "esp_offload": case.esp_offload,
+        "shield": case.shield,
     }
 
 
@@ -228,7 +231,16 @@ def _stage(topo: TwoGateways, case: Case) -> Iterator[None]:
         ends = ((topo.h1, "e0"), (topo.gw2, "wan0"))
         for ns, device in ends:
             ns.run(["ethtool", "-K", device, "tso", "off"])
+    shield = Knob(KnobKind.SHIELD, "lan0", "shield")
+    topo.gw1.call(_turn, shield, "on" if case.shield else "off")
     yield
+
+
+def _turn(knob: Knob, value: str) -> None:
+    """Turns it if it is not so; a guest without libbpf has no shield, and is asked for none."""
+    knobs = RealKnobs()
+    if knobs.read([knob]).get(knob, "off") != value:
+        knobs.turn(knob, value)
 
 
 def _devices() -> list[str]:

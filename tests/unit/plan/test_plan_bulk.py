@@ -6,9 +6,11 @@ import pytest
 
 from flowfast.model.bulk import Arrival, BulkState, Case, Cell, DeviceKnobs, Side, Stage, Verdict
 from flowfast.model.desired import Desired
+from flowfast.model.knob import Knob, KnobKind, Turned
 from flowfast.model.reason import Reason, Severity
 from flowfast.model.state import RouterState
 from flowfast.plan.bulk import suspects
+from flowfast.plan.knobs import turns
 from flowfast.plan.planner import plan
 from flowfast.plan.tunnels import find_tunnels
 from tests.unit.plan.router import LAN, WAN, config, policies, router
@@ -186,3 +188,48 @@ def test_a_cell_in_which_nothing_was_put_together_proves_nothing() -> None:
     assert of(desired, "lan0")["rx-udp-gro-forwarding"] == "on"
     (reason,) = [each for each in desired.reasons if each.code == "BULK_NOT_QUALIFIED"]
     assert "nothing was put together" in reason.sentence
+
+
+def shielded(*cells: Cell, on: str, **knobs: str) -> RouterState:
+    """esp4_offload loses what is merged on the LAN without the shield, and with it nothing."""
+    lost = [cell(stage, Side.LAN, offload=True, udp4_18=Verdict.LOST) for stage in (Stage.UDP, Stage.LIST)]
+    whole = [replace(each, case=replace(each.case, shield=True), verdicts=WHOLE) for each in lost]
+    there = state(table(*lost, *whole, *cells), offload=True, **knobs)
+    lan = there.bulk.knobs["lan0"]
+    lan = replace(lan, values={**lan.values, "shield": on})
+    return replace(there, bulk=replace(there.bulk, knobs={**there.bulk.knobs, "lan0": lan}))
+
+
+SHIELD = config("bulk: {profile: throughput, shield: true}")
+
+
+def test_a_stage_that_needs_the_shield_waits_until_it_is_there() -> None:
+    before = of(plan(shielded(on="off"), SHIELD), "lan0")
+    assert (before["shield"], before["rx-gro-list"], before["rx-gro"]) == ("on", "off", "on")
+    after = of(plan(shielded(on="on"), SHIELD), "lan0")
+    assert (after["shield"], after["rx-gro-list"]) == ("on", "on")
+
+
+def test_without_a_word_in_the_config_or_with_another_program_there_is_no_shield() -> None:
+    without = of(plan(shielded(on="off"), config("bulk: {profile: throughput}")), "lan0")
+    assert ("shield" in without, without["rx-gro-list"]) == (False, "off")
+    there = shielded(on="off")
+    lan = replace(there.bulk.knobs["lan0"], values=FOUND)
+    there = replace(there, bulk=replace(there.bulk, knobs={"lan0": lan}))
+    assert "shield" not in of(plan(there, SHIELD), "lan0")
+
+
+def test_a_shield_that_went_away_takes_the_stage_with_it() -> None:
+    gone = shielded(on="off", rx_gro_list="on")
+    desired = plan(gone, SHIELD)
+    assert of(desired, "lan0")["rx-gro-list"] == "off"
+    assert "BULK_CONDEMNED" in codes(desired.reasons)
+    assert "BULK_CONDEMNED" not in codes(plan(shielded(on="on", rx_gro_list="on"), SHIELD).reasons)
+
+
+def test_the_stage_goes_before_its_shield() -> None:
+    stage, shield = Knob(KnobKind.FEATURE, "lan0", "rx-gro-list"), Knob(KnobKind.SHIELD, "lan0", "shield")
+    turned = {shield: Turned("off", ("on",)), stage: Turned("off", ("on",))}
+    held = {shield: "on", stage: "on"}
+    assert [turn.knob for turn in turns({}, held, turned)] == [stage, shield]
+    assert [turn.knob for turn in turns({shield: "off", stage: "off"}, held, {})] == [stage, shield]

@@ -1,0 +1,127 @@
+"""The shield: an XDP program of thirty instructions that makes merged packets survive ESP with esp4_offload.
+
+What a driver with an XDP program hands over has 256 bytes of headroom, enough for the headers that fraglist GRO pushes.
+What remains is the size check that takes small merged packets for huge ones (docs/bulking.md): IPv4 is only checked
+with DF set, so the shield clears DF of packets of up to LARGEST bytes; IPv6 always is, so small IPv6 packets get
+metadata of their own, which keeps GRO from merging them (skb_metadata_differs, gro_list_prepare, since 4.15).
+
+The program is written here as the kernel takes it, so that no compiler is needed; libbpf loads it.
+"""
+
+import errno
+import socket
+import struct
+from contextlib import suppress
+
+from flowfast.kernel import libbpf
+from flowfast.model.errors import FlowfastError, KernelError
+from flowfast.model.knob import Knob
+
+NAME = "flowfast_shield"
+LARGEST = 512
+"""Bytes of IP, header included, of a packet that is small: no path needs to fragment it, whatever becomes of DF."""
+
+_LDX_B, _LDX_H, _LDX_W = 0x71, 0x69, 0x61  # load from memory: 1, 2, 4 bytes
+_STX_H, _STX_W = 0x6B, 0x63
+_MOV, _MOV_REGISTER, _ADD, _ADD_REGISTER, _AND, _RSH, _BIG_ENDIAN = 0xB7, 0xBF, 0x07, 0x0F, 0x57, 0x77, 0xDC
+_JUMP, _IF_EQUAL, _IF_NOT_EQUAL, _IF_ABOVE, _IF_ABOVE_REGISTER = 0x05, 0x15, 0x55, 0x25, 0x2D
+_CALL, _EXIT = 0x85, 0x95
+_RANDOM, _ADJUST_META = 7, 54  # bpf_get_prandom_u32, bpf_xdp_adjust_meta
+_XDP_PASS = 2
+_ETHERNET, _IPV4, _IPV6 = 14, 20, 40
+_DF, _DF_CLEARED = 0x0040, 0xFFBF  # of frag_off as it lies in memory, read on a little-endian machine
+
+Line = tuple[str, int, int, int, int | str, int]
+"""Label, code, destination, source, offset or label to jump to, immediate."""
+
+
+def _lines() -> list[Line]:
+    """r6: context, r2: the packet, r3: its end."""
+    return [
+        ("", _MOV_REGISTER, 6, 1, 0, 0),
+        ("", _LDX_W, 2, 6, 0, 0),  # xdp_md.data
+        ("", _LDX_W, 3, 6, 4, 0),  # xdp_md.data_end
+        ("", _MOV_REGISTER, 4, 2, 0, 0),
+        ("", _ADD, 4, 0, 0, _ETHERNET + _IPV4),
+        ("", _IF_ABOVE_REGISTER, 4, 3, "pass", 0),
+        ("", _LDX_H, 5, 2, 12, 0),
+        ("", _IF_EQUAL, 5, 0, "ipv4", 0x0008),
+        ("", _IF_NOT_EQUAL, 5, 0, "pass", 0xDD86),
+        ("", _ADD, 4, 0, 0, _IPV6 - _IPV4),
+        ("", _IF_ABOVE_REGISTER, 4, 3, "pass", 0),
+        ("", _LDX_H, 5, 2, _ETHERNET + 4, 0),  # the length of what follows IPv6's header
+        ("", _BIG_ENDIAN, 5, 0, 0, 16),
+        ("", _IF_ABOVE, 5, 0, "pass", LARGEST - _IPV6),
+        ("", _CALL, 0, 0, 0, _RANDOM),
+        ("", _MOV_REGISTER, 7, 0, 0, 0),
+        ("", _MOV_REGISTER, 1, 6, 0, 0),
+        ("", _MOV, 2, 0, 0, -4),
+        ("", _CALL, 0, 0, 0, _ADJUST_META),
+        ("", _IF_NOT_EQUAL, 0, 0, "pass", 0),
+        ("", _LDX_W, 2, 6, 8, 0),  # xdp_md.data_meta
+        ("", _LDX_W, 3, 6, 0, 0),
+        ("", _MOV_REGISTER, 4, 2, 0, 0),
+        ("", _ADD, 4, 0, 0, 4),
+        ("", _IF_ABOVE_REGISTER, 4, 3, "pass", 0),
+        ("", _STX_W, 2, 7, 0, 0),
+        ("", _JUMP, 0, 0, "pass", 0),
+        ("ipv4", _LDX_B, 5, 2, _ETHERNET, 0),
+        ("", _IF_NOT_EQUAL, 5, 0, "pass", 0x45),  # GRO leaves headers with options alone
+        ("", _LDX_H, 5, 2, _ETHERNET + 2, 0),
+        ("", _BIG_ENDIAN, 5, 0, 0, 16),
+        ("", _IF_ABOVE, 5, 0, "pass", LARGEST),
+        ("", _LDX_H, 5, 2, _ETHERNET + 6, 0),
+        ("", _MOV_REGISTER, 4, 5, 0, 0),
+        ("", _AND, 4, 0, 0, _DF),
+        ("", _IF_EQUAL, 4, 0, "pass", 0),
+        ("", _AND, 5, 0, 0, _DF_CLEARED),
+        ("", _STX_H, 2, 5, _ETHERNET + 6, 0),
+        ("", _LDX_H, 5, 2, _ETHERNET + 10, 0),  # the checksum grows by what the sum lost (RFC 1624)
+        ("", _ADD, 5, 0, 0, _DF),
+        ("", _MOV_REGISTER, 4, 5, 0, 0),
+        ("", _RSH, 4, 0, 0, 16),
+        ("", _ADD_REGISTER, 5, 4, 0, 0),
+        ("", _STX_H, 2, 5, _ETHERNET + 10, 0),
+        ("pass", _MOV, 0, 0, 0, _XDP_PASS),
+        ("", _EXIT, 0, 0, 0, 0),
+    ]
+
+
+def program() -> bytes:
+    """The instructions: struct bpf_insn, eight bytes each (linux/bpf.h)."""
+    lines = _lines()
+    at = {line[0]: number for number, line in enumerate(lines) if line[0]}
+    code = b""
+    for number, (_, operation, destination, source, offset, immediate) in enumerate(lines):
+        jump = at[offset] - number - 1 if isinstance(offset, str) else offset
+        code += struct.pack("=BBhi", operation, source << 4 | destination, jump, immediate)
+    return code
+
+
+def load() -> libbpf.Program:
+    """The program in the kernel. Raises KernelError, Unavailable."""
+    return libbpf.load_xdp(NAME, program())
+
+
+class ShieldKnob:
+    """The shield on a device: "on" or "off"."""
+
+    def read(self, knob: Knob) -> str | None:
+        """None where another program is there, where there is no such device, or nobody to tell (libbpf)."""
+        with suppress(FlowfastError, OSError), libbpf.attached_xdp(socket.if_nametoindex(knob.object)) as found:
+            if found is None:
+                return "off"
+            return "on" if found[0] == NAME else None
+        return None
+
+    def write(self, knob: Knob, value: str) -> None:
+        """Puts it there or takes it off. Raises KernelError, EBUSY for a device with another's program."""
+        if self.read(knob) is None:
+            raise KernelError(f"{knob}: another XDP program is there, or this device has no native XDP", errno.EBUSY)
+        index = socket.if_nametoindex(knob.object)
+        if value == "off":
+            libbpf.attach_xdp(index, None)
+            return
+        made = load()
+        with libbpf.closing_program(made):
+            libbpf.attach_xdp(index, made)
