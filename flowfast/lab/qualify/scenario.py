@@ -58,20 +58,27 @@ def case_of(data: dict[str, Any]) -> Case:
     return Case(**{**data, "side": Side(data["side"]), "stage": Stage(data["stage"])})
 
 
-def groups(cases: Iterable[Case]) -> dict[tuple[bool, str, bool, int], list[Case]]:
-    """Cases that share a topology: (esp_offload, topology, finished, outer); the module is loaded once, in between."""
-    found: dict[tuple[bool, str, bool, int], list[Case]] = {}
-    for case in sorted(cases, key=lambda each: (each.esp_offload, each.topology, each.finished, each.outer)):
-        found.setdefault((case.esp_offload, case.topology, case.finished, case.outer), []).append(case)
+Shared = tuple[bool, str, str, bool, int]
+
+
+def groups(cases: Iterable[Case]) -> dict[Shared, list[Case]]:
+    """Cases that share a topology: (esp_offload, driver, ...); the module is loaded once, in between."""
+    found: dict[Shared, list[Case]] = {}
+    for case in sorted(cases, key=_shared):
+        found.setdefault(_shared(case), []).append(case)
     return found
+
+
+def _shared(case: Case) -> Shared:
+    return case.esp_offload, case.driver, case.topology, case.finished, case.outer
 
 
 def run(cases: Sequence[Case], say: Any) -> None:
     """All cases, one after the other."""
-    for (esp_offload, topology, finished, outer), those in groups(cases).items():
+    for (esp_offload, driver, topology, finished, outer), those in groups(cases).items():
         if esp_offload:
             subprocess.run(["modprobe", "-a", "esp4_offload", "esp6_offload"], check=True)
-        wire = "veth" if those[0].driver == "veth" else "nic"
+        wire = "veth" if driver == "veth" else "nic"
         with two_gateways(LAB_KINDS[topology], wire, finish_checksums=finished) as topo:  # type: ignore[arg-type]
             manual_keys(topo, outer)  # type: ignore[arg-type]
             if not all(topo.ping(family, 3) for family in topo.families):
