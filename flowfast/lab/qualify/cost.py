@@ -13,11 +13,14 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address
 from itertools import cycle, islice
 from statistics import median
+from typing import Literal
 
 from flowfast.lab.demo.cost import NOBODY
 from flowfast.lab.inject import UDP, checksum
-from flowfast.lab.netns import Netns
+from flowfast.lab.netns import LabError, Netns
 from flowfast.lab.qualify.traffic import Burst
+from flowfast.lab.topology import TwoGateways, wan_address
+from flowfast.lab.traffic import udp_echo
 
 FLOWS = 16
 PORT = 6100
@@ -93,3 +96,56 @@ def nobody(gateway: Netns, device: str, address: str) -> Iterator[list[int]]:
         left.append(int(gateway.read(statistics)) - before)
     finally:
         gateway.run(["ip", "neigh", "del", address, "dev", device])
+
+
+def generator(topo: TwoGateways, burst: int) -> float:
+    """What a packet costs who sends it: from h1, to nobody."""
+    return per_packet(topo.h1, "e0", _frames(topo.h1, topo, 1, NOBODY), burst)
+
+
+def outbound(topo: TwoGateways, burst: int, less: float) -> float:
+    """What gw1 spends on a packet from h1 into the tunnel. LabError where not every packet left."""
+    what = _frames(topo.h1, topo, 1, _mac(topo.gw1, "lan0"))
+    with nobody(topo.gw1, "wan0", wan_address(2, 4)) as left:
+        took = per_packet(topo.h1, "e0", what, burst)
+    _all(left)
+    return took - less
+
+
+def inbound(topo: TwoGateways, burst: int) -> float:
+    """What gw1 spends on a packet that came through the tunnel, until it has left for h1. LabError as above.
+
+    That is the way from h2 through both gateways, less the way through gw2 alone.
+    """
+    what = _frames(topo.h2, topo, 2, _mac(topo.gw2, "lan0"), df=False)
+    with nobody(topo.gw2, "wan0", wan_address(1, 4)) as sent:
+        before = per_packet(topo.h2, "e0", what, burst)
+    with nobody(topo.gw1, "lan0", topo.host_address(1, 4)) as left:
+        through = per_packet(topo.h2, "e0", what, burst)
+    _all(sent)
+    _all(left)
+    return through - before
+
+
+def _all(left: list[int]) -> None:
+    if left[0] < sum(RUNS):
+        raise LabError(f"{left[0]} of {sum(RUNS)} packets left the gateway")
+
+
+def _mac(ns: Netns, device: str) -> str:
+    return ns.read(f"/sys/class/net/{device}/address")
+
+
+def _frames(host: Netns, topo: TwoGateways, side: Literal[1, 2], dmac: str, *, df: bool = True) -> Frames:
+    near, far = topo.host_address(side, 4), topo.host_address(2 if side == 1 else 1, 4)
+    return frames(near, far, _mac(host, "e0"), dmac, df=df)
+
+
+def establish(topo: TwoGateways) -> None:
+    """A few packets of each flow both ways, from both sides: they are on the flowtable, where there is one."""
+    for flow in range(FLOWS):
+        for client, server, side in ((topo.h1, topo.h2, 2), (topo.h2, topo.h1, 1)):
+            address = topo.host_address(side, 4)  # type: ignore[arg-type]
+            echo = udp_echo(client, server, address, packets=3, rate=500, port=9, source_port=PORT + flow)
+            if not echo.received:
+                raise LabError(f"no UDP packet of flow {flow} came back through the tunnel")
