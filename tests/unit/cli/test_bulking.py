@@ -51,5 +51,5 @@ def test_a_stage_that_breaks_packets_is_the_first_line(
 
 def test_doctor_sees_it_without_a_config(look: Flowfast, bulking: FakeKernel, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("flowfast.cli.doctor.real_kernel", lambda: bulking)
-    monkeypatch.setattr("flowfast.cli.doctor.CONFIG", "/nonexistent")
+    monkeypatch.setattr("flowfast.cli.common.CONFIG", "/nonexistent")
     assert look("doctor").output.startswith("error: lan0: gro-list is on and breaks packets")
