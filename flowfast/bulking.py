@@ -2,9 +2,10 @@
 
 import asyncio
 import logging
+import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from flowfast.apply.knobs import KnobJournal, turn_knobs
 from flowfast.config.bulk import Bulk, Profile, Risk
@@ -24,6 +25,12 @@ FIRST_LOOK_SECONDS = 0.3
 """How long a command looks that looks but once."""
 MOST_TURNS = 4
 """A knob is turned, and again three times where something else turns it back; then it is left alone."""
+PAYS = 1.2
+"""Packets that must travel as one on average, or a stage costs more than it saves (docs/bulking.md: 5 to 15 %)."""
+POOR_LOOKS = 10
+"""Looks in a row at which a stage did not pay, after which `auto` lets the device rest: five seconds."""
+REST_SECONDS, LONGEST_REST_SECONDS = 20.0, 320.0
+"""The first rest, and the longest: each that brought nothing is followed by one twice as long."""
 STAGES = {"rx-gro-list": "off", "rx-udp-gro-forwarding": "off"}
 
 
@@ -43,12 +50,29 @@ async def with_arrivals(kernel: Kernel, state: RouterState, seconds: float = FIR
     return replace(state, bulk=replace(state.bulk, arrivals=arrivals))
 
 
+@dataclass(slots=True)
+class _Trial:
+    """What `auto` knows of a device. `until`: it rests, by the clock; None: its stage is on, if one is qualified."""
+
+    poor: int = 0
+    until: float | None = None
+    rest: float = REST_SECONDS
+
+
 class Bulking:
     """What the controller keeps of bulking between two rounds."""
 
     def __init__(
-        self, kernel: Kernel, config: Bulk, *, wake: Callable[[], None], journal: KnobJournal | None = None
+        self,
+        kernel: Kernel,
+        config: Bulk,
+        *,
+        wake: Callable[[], None],
+        journal: KnobJournal | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        self._clock = clock
+        self._trials: dict[int, _Trial] = {}
         self._kernel, self._config, self._wake = kernel, config, wake
         self._journal = journal or KnobJournal()
         self._arrivals: dict[int, Arrival] = {}
@@ -67,7 +91,10 @@ class Bulking:
         self._indices = {link.name: link.ifindex for link in state.links}
         arrivals = {name: self._arrivals[at] for name, at in self._indices.items() if at in self._arrivals}
         contested = frozenset((knob.object, knob.name) for knob, turns in self._turns.items() if turns >= MOST_TURNS)
-        return replace(state, bulk=replace(state.bulk, arrivals=arrivals, contested=contested))
+        resting = frozenset(
+            name for name, at in self._indices.items() if (trial := self._trials.get(at)) and trial.until is not None
+        )
+        return replace(state, bulk=replace(state.bulk, arrivals=arrivals, contested=contested, resting=resting))
 
     def done(self, desired: Desired, turned: tuple[Turn, ...]) -> bool:
         """What a round wanted, and turned; whether that makes more possible, in another one."""
@@ -93,6 +120,7 @@ class Bulking:
         devices = [name for name in self._indices if self._watched(name)]
         for name, now in (await self._kernel.arrivals.sample(devices, LOOK_SECONDS)).items():
             index = self._indices[name]
+            self._govern(name, index, now)
             had = self._arrivals.get(index)
             unfinished = (had.unfinished if had else 0) + now.unfinished
             self._arrivals[index] = replace(now, seen=(had.seen if had else 0) + now.seen, unfinished=unfinished)
@@ -100,6 +128,25 @@ class Bulking:
                 if unfinished:
                     log.warning("%s: packets arrive with unfinished checksums", name)
                     self._off(name)
+                self._wake()
+
+    def _govern(self, device: str, index: int, now: Arrival) -> None:
+        """Profile auto: a stage that puts nothing together goes off for a while. Too little traffic changes nothing."""
+        if self._config.of(device) is not Profile.AUTO or now.factor is None:
+            return
+        trial = self._trials.setdefault(index, _Trial())
+        if trial.until is not None:
+            if self._clock() >= trial.until:
+                trial.until, trial.poor = None, 0
+                self._wake()
+        elif now.factor >= PAYS:
+            trial.poor, trial.rest = 0, REST_SECONDS
+        elif self._desired is not None and self._desired.knobs.get(Knob(KnobKind.FEATURE, device, "rx-gro")) == "on":
+            trial.poor += 1
+            if trial.poor >= POOR_LOOKS:
+                log.info("%s: %.2f packets travel as one: no stage for %.0f s", device, now.factor, trial.rest)
+                trial.until = self._clock() + trial.rest
+                trial.rest = min(2 * trial.rest, LONGEST_REST_SECONDS)
                 self._wake()
 
     def _watched(self, device: str) -> bool:

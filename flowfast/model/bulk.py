@@ -146,3 +146,5 @@ class BulkState:
     """Kernels that the table knows."""
     contested: frozenset[tuple[str, str]] = frozenset()
     """Device and knob: something else turned them back as often as flowfast turned them."""
+    resting: frozenset[str] = frozenset()
+    """Devices of profile auto on which a stage put nothing together lately."""

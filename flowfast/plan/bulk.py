@@ -145,6 +145,10 @@ def plan_bulk(
         profile = config.bulk.of(site.device)
         if profile is Profile.KEEP:
             continue
+        if profile is Profile.AUTO and site.device in state.bulk.resting:
+            profile = Profile.OFF
+            sentence = "no stage is on for a while: hardly any packets travelled as one"
+            reasons.append(Reason("BULK_RESTING", site.device, sentence, "it is tried again", Severity.INFO))
         shield = _may_shield(site, config, busy)
         stage, needs_shield, why = _choose(site, state.bulk, profile, accepted, shield)
         reasons += why

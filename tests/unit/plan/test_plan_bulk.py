@@ -233,3 +233,11 @@ def test_the_stage_goes_before_its_shield() -> None:
     held = {shield: "on", stage: "on"}
     assert [turn.knob for turn in turns({}, held, turned)] == [stage, shield]
     assert [turn.knob for turn in turns({shield: "off", stage: "off"}, held, {})] == [stage, shield]
+
+
+def test_a_device_that_rests_has_no_stage_in_profile_auto_alone() -> None:
+    there = state(table())
+    there = replace(there, bulk=replace(there.bulk, resting=frozenset({"lan0"})))
+    assert of(plan(there, config("bulk: {profile: auto}")), "lan0")["rx-gro"] == "off"
+    assert codes(plan(there, config("bulk: {profile: auto}")).reasons) == ["BULK_RESTING"]
+    assert of(plan(there, config("bulk: {profile: balanced}")), "lan0")["rx-gro-list"] == "on"
