@@ -10,6 +10,7 @@ import hashlib
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from itertools import chain
 
 OWN_TABLE = "flowfast"
@@ -145,6 +146,7 @@ def _bare(text: str) -> str:
     return text.strip('"')
 
 
+@lru_cache(maxsize=1 << 16)
 def _named(text: str) -> str:
     """A name in quotes, because it may be an nft keyword or have a dot; an address, range or number as it is."""
     return f'"{text}"' if _NAME.fullmatch(text) or not _NUMBER.fullmatch(text) else text

@@ -165,7 +165,12 @@ def _inet(wanted: Wanted, lookups: _Lookups) -> TableState:
     # In a pause a packet costs here what it costs a router without flowfast: it is not even counted.
     forward.append(f"meta nfproto @{PAUSED} return")
     if wanted.counting:
-        forward += _counting_rules(wanted, lookups)
+        # A packet is looked for until it is found: of several sets it is in one.
+        chains += [
+            Chain(f"count_{way}", tuple(f"{_counted(part)} return" for part in among))
+            for way, among in (("out", lookups.out), ("in", lookups.into))
+        ]
+        forward += _counting_rules(wanted)
     forward.append("jump to_flowtable")
     chains.append(Chain("forward", tuple(forward), Hook("filter", "forward", LAST)))
     if wanted.notrack:
@@ -210,17 +215,15 @@ def _device_maps(wanted: Wanted) -> list[Set]:
     return maps
 
 
-def _counting_rules(wanted: Wanted, lookups: _Lookups) -> list[str]:
+def _counting_rules(wanted: Wanted) -> list[str]:
     """Full-path traffic by tunnel. An interface's own counter where there is one, by prefixes elsewhere."""
     rules = []
     if wanted.interfaces:
         rules += ["counter name oifname map @out_device", "counter name iifname map @in_device"]
-    rules += [f"rt ipsec exists {_counted(part)}" for part in lookups.out]
-    rules += [f"meta ipsec exists {_counted(part)}" for part in lookups.into]
+    rules += ["rt ipsec exists jump count_out", "meta ipsec exists jump count_in"]
     if wanted.packet_offload:
         # The policy check has taken the secpath away by now (secpath_reset in __xfrm_policy_check(), 6.2).
-        arrived = f"iifname {quoted(wanted.packet_offload)} meta ipsec missing"
-        rules += [f"{arrived} {_counted(part)}" for part in lookups.into]
+        rules.append(f"iifname {quoted(wanted.packet_offload)} meta ipsec missing jump count_in")
     return rules
 
 

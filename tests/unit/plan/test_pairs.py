@@ -106,3 +106,11 @@ def test_many_tunnels_are_guarded_and_fast_like_few() -> None:
     assert sorted(guarded) == sorted(fast)
     for end, there in product(("10.128.7.9", "10.127.0.1"), (guarded, fast)):
         assert any(inside(end, src) and inside("10.1.2.3", dst) for src, dst in there) == (end == "10.128.7.9")
+
+
+def test_a_packet_is_counted_once_and_looked_for_no_further() -> None:
+    chains = plan(bench.hub(FEW + 1), bench.CONFIG).ruleset.tables[INET].chains
+    assert chains["count_out"].rules[0] == (
+        "counter name (ip saddr & 255.255.0.0) . (ip daddr & 255.255.255.0) map @out4_16_24 return"
+    )
+    assert "meta ipsec exists jump count_in" in chains["forward"].rules
