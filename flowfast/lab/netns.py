@@ -64,6 +64,11 @@ class Worker(Generic[R]):
         self._process.start()
         theirs.close()
 
+    @property
+    def ready(self) -> bool:
+        """Whether the function has ended, so that result() need not wait."""
+        return self._pipe.poll()
+
     def result(self, timeout: float = WAIT) -> R:
         """What the function returned, or what it raised; LabError if it takes more than `timeout` seconds."""
         try:

@@ -2,18 +2,23 @@
 
 import asyncio
 import json
+import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from flowfast.kernel.arrivals import RealArrivals
 from flowfast.kernel.features import RealBulk
 from flowfast.kernel.knobs import RealKnobs
 from flowfast.kernel.links import RealLinks
 from flowfast.lab.manual_keys import manual_keys
 from flowfast.lab.netns import Netns
+from flowfast.lab.nodes import Device, set_up
 from flowfast.lab.topology import TwoGateways, two_gateways
-from flowfast.model.bulk import DeviceKnobs, Stage
+from flowfast.lab.wires import End, Veth
+from flowfast.model.bulk import Arrival, DeviceKnobs, Stage
 from flowfast.model.errors import KernelError
 from flowfast.model.knob import Knob, KnobKind
 
@@ -91,3 +96,26 @@ def test_apply_turns_and_remove_brings_back_after_kill_9(topo: TwoGateways, tmp_
     gw1.write("/sys/class/net/lan0/gro_flush_timeout", found["lan0"]["gro_flush_timeout"])
     gw1.run([*flowfast, "apply", "--remove"], timeout=300)
     assert values(gw1) == found
+
+
+def sample() -> dict[str, Arrival]:
+    return dict(asyncio.run(RealArrivals().sample(["v0"], 2)))
+
+
+@pytest.mark.parametrize("finish", [False, True])
+def test_unfinished_checksums_are_seen_as_they_arrive(finish: bool) -> None:
+    with Netns("near") as near, Netns("far") as far:
+        Veth(finish).join(End(near, "v0"), End(far, "v0"))
+        near.call(set_up, [Device("v0", ["10.9.0.1/24"])], [], False)
+        far.call(set_up, [Device("v0", ["10.9.0.2/24"])], [], False)
+        watching = far.start(sample)
+        with near.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+            deadline = time.monotonic() + 60
+            while not watching.ready and time.monotonic() < deadline:
+                sender.sendto(bytes(100), ("10.9.0.2", 9))
+                time.sleep(0.01)
+        seen = watching.result()["v0"]
+        assert seen.seen > 10
+        assert seen.unfinished == (0 if finish else seen.seen)
+        assert seen.wire is not None and seen.stack
+        assert 0.8 < seen.wire / seen.stack < 1.25  # nothing was put together
