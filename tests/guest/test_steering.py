@@ -23,12 +23,14 @@ devices: {{lan: [lan0], wan: [wan0]}}
 steering: {{wan: {wan}, lan: {lan}}}
 """
 KINDS = {
-    "veth xdp rps": ("veth", "xdp", "rps"),
-    "nic xdp rps": ("nic", "xdp", "rps"),
-    "nic xdp xdp": ("nic", "xdp", "xdp"),
-    "veth rps rps": ("veth", "rps", "rps"),
-    "nic rps rps": ("nic", "rps", "rps"),
+    "nic xdp rps": ("nic", "xdp", "rps", "yes"),
+    "nic xdp xdp": ("nic", "xdp", "xdp", "yes"),
+    "nic xdp encap": ("nic", "xdp", "rps", "encap"),
+    "nic rps rps": ("nic", "rps", "rps", "yes"),
+    "veth xdp rps": ("veth", "xdp", "rps", "yes"),
+    "veth rps rps": ("veth", "rps", "rps", "yes"),
 }
+"""By name: wire, steering.wan and steering.lan on gw1, strongSwan's per_cpu_sas on both ends."""
 SHORT = "nic xdp rps"
 
 
@@ -40,7 +42,6 @@ class Site:
     flows: Flows
     before: dict[str, str]
     wan: str
-    encap: bool
 
     def steady(self, seconds: float = 120) -> None:
         """Waits until every CPU of both gateways has its SAs, and no flow is on a fallback SA any more."""
@@ -73,9 +74,9 @@ class Site:
         assert seen.fallback_share(IN) < 0.01, seen
 
 
-def steered(kind: str, folder: Path, *, encap: bool = False) -> Iterator[Site]:
-    wire, wan, lan = KINDS[kind]
-    options = {"start_action": "trap", "per_cpu_sas": "encap" if encap else "yes"}
+def steered(kind: str, folder: Path) -> Iterator[Site]:
+    wire, wan, lan, per_cpu_sas = KINDS[kind]
+    options = {"start_action": "trap", "per_cpu_sas": per_cpu_sas, "encap": per_cpu_sas == "encap"}
     with (
         two_gateways("policy", wire=wire, families=(4,), finish_checksums=wire == "veth") as topo,
         two_daemons(topo, initiate=False, **options) as (ike, _),
@@ -84,7 +85,7 @@ def steered(kind: str, folder: Path, *, encap: bool = False) -> Iterator[Site]:
         topo.ping(4, 3)
         before = knobs(topo.gw1)
         with Router(topo.gw1, CONFIG.format(wan=wan, lan=lan), folder) as router:
-            site = Site(topo, ike, router, flows, before, wan, encap)
+            site = Site(topo, ike, router, flows, before, wan)
             site.steady()
             yield site
         assert knobs(topo.gw1) == before
