@@ -8,6 +8,7 @@ from flowfast.apply.apply import commands_of
 from flowfast.apply.journal import Entry, Journal, before
 from flowfast.kernel.nft import FakeNft
 from flowfast.model.errors import FlowfastError, Unavailable
+from flowfast.model.knob import Knob, KnobKind
 from flowfast.model.nftables import Ruleset
 from flowfast.plan.diff import OWN, diff
 from flowfast.plan.planner import plan
@@ -64,3 +65,10 @@ def test_a_journal_that_cannot_be_written_stops_the_change(tmp_path: Path) -> No
     (tmp_path / "file").write_text("")
     with pytest.raises(Unavailable, match="nothing was changed"):
         Journal(tmp_path / "file").write(Entry(Ruleset(), Ruleset()))
+
+
+def test_the_knobs_of_before_come_back(tmp_path: Path) -> None:
+    knobs = {Knob(KnobKind.DEVICE, "lan0", "queues/rx-0/rps_cpus"): "0-3"}
+    journal = Journal(tmp_path)
+    journal.write(Entry(Ruleset(), Ruleset(), knobs=knobs))
+    assert journal.read() == Entry(Ruleset(), Ruleset(), knobs=knobs)
