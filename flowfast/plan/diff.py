@@ -8,6 +8,7 @@ whole: what is fast goes before its guard goes, and a guard comes before what is
 from collections.abc import Iterator, Mapping
 
 from flowfast.model.desired import Step
+from flowfast.model.garbage import collector_paused
 from flowfast.model.nftables import Chain, Element, Flowtable, Ruleset, Set, Table, TableState, rule_hash
 from flowfast.model.transaction import (
     AddChain,
@@ -37,6 +38,7 @@ LETTING_ON = ("fast", "guarded")
 """Sets that do so when they shrink. Of others neither matters: a guard sees every packet, before the flowtable."""
 
 
+@collector_paused()
 def diff(wanted: Ruleset, actual: Ruleset) -> list[Step]:
     """The steps, in order; none where the kernel holds what is wanted."""
     gone = [table for table in OWN if table in actual.tables and table not in wanted.tables]
