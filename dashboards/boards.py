@@ -121,6 +121,26 @@ def router() -> dashboard.Dashboard:
                 (rate("flowfast_excluded_packets_total", ROUTER, "by"), "{{by}}"),
             )
         )
+        .with_row(row("Devices that take IPsec off the CPU"))
+        .with_panel(
+            lines(
+                "SAs in devices",
+                "none",
+                (f"flowfast_nic_sas{{{ROUTER}}}", "{{device}} {{type}}"),
+                width=8,
+                about="crypto: the device encrypts. packet: it does all of ESP.",
+            )
+        )
+        .with_panel(
+            lines(
+                "SAs that fell back to the CPU",
+                "none",
+                (f"flowfast_nic_fallback_sas{{{ROUTER}}}", "{{device}} {{direction}}"),
+                width=8,
+                about="The CPU did packets of SAs that are in the device. `flowfast show offload` says of which.",
+            )
+        )
+        .with_panel(rows("Devices", (f"flowfast_nic_enabled{{{ROUTER}}}", "enabled"), width=8))
         .with_row(row("The controller"))
         .with_panel(
             lines(
