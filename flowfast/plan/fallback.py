@@ -35,8 +35,10 @@ def cpu_sequence(sa: SA, direction: Direction) -> int | None:
 
 
 def in_nics(tunnels: Iterable[Tunnel]) -> Iterator[tuple[Tunnel, SA, Direction]]:
-    """Every SA that is in a NIC by packet offload."""
+    """Every SA that is in a NIC of this network namespace by packet offload."""
     for tunnel in tunnels:
+        if tunnel.key.netns is not None:
+            continue
         for direction, sas in ((Direction.OUT, tunnel.outbound), (Direction.IN, tunnel.inbound)):
             for sa in sas:
                 if sa.offload is not None and sa.offload.packet:

@@ -44,7 +44,8 @@ def offload_type(sa: SA | Policy) -> OffloadType | None:
 def placed(state: RouterState, tunnels: Iterable[Tunnel], wanted: OffloadType | None = None) -> Iterator[Placed]:
     """Every SA of the tunnels, with why it is not offloaded. `wanted`: what the config says of all of them.
 
-    Without a word of the config an SA is taken to be wanted in a NIC where another one of its tunnel is in one.
+    Without a word of the config an SA is taken to be wanted in a NIC where another one of its tunnel is in one. Of SAs
+    in another network namespace only what is real is known.
     """
     names = {link.ifindex: link.name for link in state.links}
     homes = _Homes(state)
@@ -53,7 +54,9 @@ def placed(state: RouterState, tunnels: Iterable[Tunnel], wanted: OffloadType | 
         asked = wanted or max((kind for sa, _ in sas if (kind := offload_type(sa)) is not None), default=None)
         for sa, direction in sas:
             real = offload_type(sa)
-            if sa.offload is not None:
+            if tunnel.key.netns is not None:  # its devices are out of sight, and their numbers mean others here
+                yield Placed(tunnel, sa, direction, asked, real, None)
+            elif sa.offload is not None:
                 device = names.get(sa.offload.ifindex)
                 off = homes.switched_off(device) if real is OffloadType.CRYPTO else None
                 yield Placed(tunnel, sa, direction, asked, real, device, _cpu_encrypts(tunnel, off))

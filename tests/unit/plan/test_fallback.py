@@ -69,6 +69,15 @@ def test_sas_of_the_cpu_and_of_crypto_offload_may_use_sequence_numbers() -> None
         assert said(before, now) == []
 
 
+def test_devices_of_another_namespace_are_not_taken_for_ours() -> None:
+    def elsewhere(snapshot: Snapshot) -> Snapshot:
+        path = snapshot.desired.paths[0]
+        away = replace(path.tunnel, key=path.tunnel.key._replace(netns="underlay"))
+        return replace(snapshot, desired=Desired(paths=(replace(path, tunnel=away),)))
+
+    assert said(elsewhere(moment(inward(0, 0))), elsewhere(moment(inward(9, 9, 9), at=10.0))) == []
+
+
 def test_counters_that_stand_still_while_the_device_moves() -> None:
     busy = replace(WAN, tx_bytes=2_000_000)
     before, now = moment(out(5, 5), inward(5, 5)), moment(out(5, 5), inward(5, 5), wan=busy)

@@ -11,11 +11,12 @@ from flowfast.model.nic import ESP, Nic, OffloadType
 from flowfast.model.reason import Severity
 from flowfast.model.sa import SA, Direction, Offload, Policy
 from flowfast.model.state import RouterState
+from flowfast.model.tunnel import TunnelKey
 from flowfast.plan.hardware import placed
 from flowfast.plan.planner import plan
 from flowfast.plan.ruleset import FLOWTABLE, INET
 from flowfast.plan.tunnels import find_tunnels
-from tests.unit.metrics.world import sa
+from tests.unit.metrics.world import sa, tunnel
 from tests.unit.plan.router import LAN, PEER, US, WAN, bypass, config, policies, router
 
 ABLE = Nic("wan0", WAN.ifindex, "mlx5_core", on=frozenset({ESP}))
@@ -93,6 +94,16 @@ def test_the_nic_is_the_one_with_the_sas_own_address() -> None:
     assert where(both)[0][3] == "wan0"
     plain = replace(both, nics=two[1:])
     assert where(plain, OffloadType.CRYPTO) == [("out", OffloadType.CRYPTO, None, None, ["NO_ESP_DEVICE"])]
+
+
+def test_sas_of_another_namespace_are_in_no_device_of_this_one() -> None:
+    key = TunnelKey(1, 42, US, PEER, "underlay")
+    there = tunnel("t", [out(offload=PACKET_OUT)], [inward()], key=key)
+    found = list(placed(state(), [there], OffloadType.PACKET))
+    assert [(each.real, each.device, each.reasons) for each in found] == [
+        (OffloadType.PACKET, None, ()),
+        (None, None, ()),
+    ]
 
 
 def test_a_switched_off_feature_is_said_of_crypto_offload() -> None:
