@@ -26,6 +26,7 @@ log = logging.getLogger(__name__)
 
 Answer = tuple[str, list[tuple[str, str]], bytes]
 """Status, headers, body."""
+_NO_PAGE = Page(b"")
 
 
 class Exporter:
@@ -45,6 +46,7 @@ class Exporter:
         self._registry = Registry(collectors(per_sa=per_sa, sa_limit=sa_limit), {"build": build.collect})
         self._tls = tls
         self._snapshot: Snapshot | None = None
+        self._rendering, self._last = threading.Lock(), _NO_PAGE
         self._server: Server | None = None
         self._thread: threading.Thread | None = None
 
@@ -76,7 +78,13 @@ class Exporter:
         return self._page(PATIENCE).text
 
     def _page(self, patience: float) -> Page:
-        return self._registry.page(self._snapshot, patience)
+        # One after the other: two that render different snapshots would take each other's collectors.
+        if self._rendering.acquire(timeout=patience):
+            try:
+                self._last = self._registry.page(self._snapshot, patience)
+            finally:
+                self._rendering.release()
+        return self._last
 
     def _respond(self, request: Mapping[str, Any], start: Callable[..., object]) -> Iterable[bytes]:
         status, more, body = self._answer(request)

@@ -43,7 +43,7 @@ class Page:
 class Registry:
     """All collectors by name. `always`: those that need no snapshot. `clock` counts seconds.
 
-    Any number of threads may ask for pages at once: a snapshot is rendered once.
+    Several threads may ask for pages of one snapshot at once: it is rendered once. Of different ones they may not.
     """
 
     def __init__(
