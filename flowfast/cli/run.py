@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+import os
 import signal
 from pathlib import Path
 
@@ -11,12 +12,14 @@ import click
 from flowfast.apply.journal import FOLDER
 from flowfast.cli.common import config_argument, fit
 from flowfast.cli.lock import only_one
+from flowfast.cli.notify import Notifier
 from flowfast.config.load import LoadedConfig, load
 from flowfast.controller import Controller
 from flowfast.kernel.real import real_kernel
 from flowfast.metrics.books import Books
 from flowfast.metrics.exporter import Exporter
 from flowfast.metrics.store import Store
+from flowfast.model.snapshot import Snapshot
 
 
 @click.command("run")
@@ -41,8 +44,16 @@ async def _run(loaded: LoadedConfig) -> None:
         if config.exporter.enabled:
             exporter.start()
             stack.callback(exporter.stop)
-        controller = Controller(kernel, config, features, on_snapshot=exporter.publish, books=_books())
+        ready = asyncio.Event()
+
+        def publish(snapshot: Snapshot) -> None:
+            exporter.publish(snapshot)
+            ready.set()
+
+        controller = Controller(kernel, config, features, on_snapshot=publish, books=_books())
         task = asyncio.create_task(controller.run())
+        watch = asyncio.create_task(Notifier.of(os.environ).watch(ready))
+        stack.callback(watch.cancel)
         loop = asyncio.get_running_loop()
         for name in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(name, task.cancel)

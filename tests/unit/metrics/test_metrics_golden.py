@@ -80,3 +80,18 @@ def test_no_series_twice(families: list[Metric]) -> None:
 def test_no_spi_in_a_long_lived_series(families: list[Metric]) -> None:
     with_spi = {family.name for family in families for sample in family.samples if "spi" in sample.labels}
     assert with_spi and all(name.startswith("flowfast_sa_") for name in with_spi)
+
+
+def test_reference_lists_every_metric_with_its_type_and_labels(families: list[Metric]) -> None:
+    reference = Path(__file__).parents[3] / "docs" / "metrics.md"
+    rows = re.findall(r"^\| `(\w+)` \| (\w+) \| ([\w, ]*) \|", reference.read_text(), re.MULTILINE)
+    listed = {name: (kind, set(labels.split(", ")) - {""}) for name, kind, labels in rows}
+    assert len(listed) == len(rows)
+    made = {
+        family.name + ("_total" if family.type == "counter" else ""): (
+            family.type,
+            {label for sample in family.samples for label in sample.labels},
+        )
+        for family in families
+    }
+    assert listed == made
