@@ -4,7 +4,7 @@ import asyncio
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
 from flowfast.apply.knobs import KnobJournal, turn_knobs
@@ -13,7 +13,7 @@ from flowfast.kernel import Kernel
 from flowfast.model.bulk import Arrival
 from flowfast.model.desired import Desired
 from flowfast.model.errors import FlowfastError
-from flowfast.model.knob import Knob, KnobKind, Turn
+from flowfast.model.knob import Knob, KnobKind, Settings, Turn
 from flowfast.model.state import RouterState
 
 log = logging.getLogger(__name__)
@@ -31,7 +31,7 @@ POOR_LOOKS = 10
 """Looks in a row at which a stage did not pay, after which `auto` lets the device rest: five seconds."""
 REST_SECONDS, LONGEST_REST_SECONDS = 20.0, 320.0
 """The first rest, and the longest: each that brought nothing is followed by one twice as long."""
-STAGES = {"rx-gro-list": "off", "rx-udp-gro-forwarding": "off"}
+STAGES = ("rx-gro-list", "rx-udp-gro-forwarding")
 
 
 def watched(config: Bulk) -> bool:
@@ -153,18 +153,32 @@ class Bulking:
         had = self._arrivals.get(self._indices[device])
         return self._config.of(device) not in (Profile.KEEP, Profile.OFF) and not (had and had.unfinished)
 
+    def overtaken(self, state: RouterState, desired: Desired) -> Desired:
+        """The plan without the stages of devices at which unfinished checksums have arrived since it was made."""
+        known = {name for name, arrival in state.bulk.arrivals.items() if arrival.unfinished}
+        news = {
+            name for name, at in self._indices.items() if (had := self._arrivals.get(at)) and had.unfinished
+        } - known
+        return replace(desired, knobs={**desired.knobs, **self._stages_off(desired, news)}) if news else desired
+
+    def _stages_off(self, desired: Desired, devices: Iterable[str]) -> Settings:
+        """The UDP stages that the plan wants something of, all off; not where the config takes that risk."""
+        knobs = [
+            Knob(KnobKind.FEATURE, device, name)
+            for device in devices
+            if Risk.UNFINISHED not in self._config.accepted(device)
+            for name in STAGES
+        ]
+        return {knob: "off" for knob in knobs if knob in desired.knobs}
+
     def _off(self, device: str) -> None:
-        """The stages that cannot be right on unfinished checksums; what else holds stays as it is."""
-        if self._desired is None or Risk.UNFINISHED in self._config.accepted(device):
+        """Turns them off now; what else holds stays as it is."""
+        if self._desired is None:
             return
-        wanted = dict(self._desired.knobs)
-        off = {
-            Knob(KnobKind.FEATURE, device, name): value
-            for name, value in STAGES.items()
-            if Knob(KnobKind.FEATURE, device, name) in wanted
-        }
-        turned, refused = turn_knobs(self._kernel.knobs, {**wanted, **off}, self._journal)
-        self._desired = replace(self._desired, knobs={**wanted, **off})
+        self._desired = replace(
+            self._desired, knobs={**self._desired.knobs, **self._stages_off(self._desired, [device])}
+        )
+        turned, refused = turn_knobs(self._kernel.knobs, self._desired.knobs, self._journal)
         for turn in turned:
             log.warning("%s", turn)
         for reason in refused:

@@ -181,6 +181,7 @@ class Controller:
             self._moved = False
             state = self._bulking.told(await observe(self.kernel, self.features, netns, known=known))
             desired = await asyncio.to_thread(plan, state, self.config, self._steersman.refused)
+            desired = self._bulking.overtaken(state, desired)
             outcome = await converge(self.kernel, desired, state, netns, writer=self._writer)
             self._state = outcome.state
             if self._bulking.done(desired, outcome.turned):

@@ -159,3 +159,12 @@ def test_only_auto_rests(tmp_path: Path) -> None:
     for _ in range(2 * POOR_LOOKS):
         lan.look(10, 0, 1000, 1000)
     assert not resting(lan)
+
+
+def test_a_plan_made_before_unfinished_checksums_came_does_not_turn_the_stage_on_again(tmp_path: Path) -> None:
+    lan = Watched(tmp_path, THROUGHPUT)
+    planned, state = Desired(knobs=WANTED), lan.bulking.told(STATE)
+    lan.look(10, 1)
+    assert lan.bulking.overtaken(state, planned).knobs == WANTED | {LIST: "off"}
+    # A plan that knew decides for itself: the table may have a stage for such packets.
+    assert lan.bulking.overtaken(lan.bulking.told(STATE), planned) is planned
