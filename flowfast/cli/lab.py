@@ -87,7 +87,9 @@ def build(names: tuple[str, ...], everything: bool) -> None:
 @click.option("--image", "image_names", multiple=True, default=[DEFAULT], help="Kernels: images of the lab.")
 @click.option("--driver", "drivers", multiple=True, default=["virtio_net"], type=click.Choice(list(MODELS)))
 @click.option("--topology", "topologies", multiple=True, default=list(TOPOLOGIES), type=click.Choice(TOPOLOGIES))
-@click.option("--stage", "stages", multiple=True, default=[str(stage) for stage in Stage], type=click.Choice(Stage))
+@click.option(
+    "--stage", "stages", multiple=True, default=[str(stage) for stage in Stage], type=click.Choice([*map(str, Stage)])
+)
 @click.option("--outer", "outers", multiple=True, default=[4], type=click.IntRange(4, 6), help="ESP's IP version.")
 @click.option(
     "--into", type=click.Path(file_okay=False, path_type=Path), help="Folder of the table, if not flowfast's."

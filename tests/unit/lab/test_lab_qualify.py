@@ -1,10 +1,14 @@
 """The matrix of `lab qualify`, what it makes of a guest's words, and the table on disk."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from click.testing import CliRunner
 
+from flowfast.cli.lab import lab
 from flowfast.lab.machine import GuestError, Machine, Result
 from flowfast.lab.qualify.host import matrix, qualify
 from flowfast.lab.qualify.kinds import KINDS, Tcp, Udp
@@ -122,3 +126,24 @@ def test_the_table_comes_back_as_it_was_written(tmp_path: Path) -> None:
 )
 def test_a_kernel_is_known_without_its_flavour(release: str, name: str) -> None:
     assert kernel_id(release) == name
+
+
+def test_the_command_asks_for_what_its_options_say_and_fills_the_table(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[str, str, int]] = []
+
+    def run(image: str, driver: str, cases: list[Case], *, told: Callable[[Cell], None], say: object) -> None:
+        asked.append((image, driver, len(cases)))
+        told(Cell(cases[0], "2026-11-24", {"udp4-1": Verdict.LOST, "udp4-60": Verdict.WHOLE}, 3.1))
+
+    monkeypatch.setattr("flowfast.cli.lab.run_cases", run)
+    monkeypatch.setattr("flowfast.cli.lab.images.ensure", lambda *_: SimpleNamespace(kernel="7.2.12+deb14-amd64"))
+    options = ["--driver", "igb", "--topology", "policy", "--stage", "gro-list", "--stage", "off"]
+    result = CliRunner().invoke(lab, ["qualify", *options, "--into", str(tmp_path)])
+    assert result.exit_code == 0, result.output
+    # Two stages, two sides, with the module and without; and the shield for what merges on the LAN before it.
+    assert asked == [("debian14", "igb", 9)]
+    assert "udp4-1 lost" in result.output
+    (cell,) = cells("7.2.12+deb14-amd64", tmp_path)
+    assert cell.failing() == {"udp4-1": Verdict.LOST}
