@@ -101,7 +101,7 @@ def qualify(
     drivers: Sequence[str],
     topologies: Sequence[str],
     stages: Sequence[str],
-    outers: Sequence[int],
+    outers: Sequence[str],
     into: Path | None,
     verbose: bool,
 ) -> None:
@@ -114,7 +114,7 @@ def qualify(
     for name in image_names:
         kernel = images.ensure(recipe(name), _progress).kernel
         for driver in drivers:
-            cases = matrix([driver], topologies=topologies, stages=[Stage(each) for each in stages], outers=outers)
+            cases = matrix([driver], topologies=topologies, stages=[*map(Stage, stages)], outers=[*map(int, outers)])
 
             def told(cell: Cell, name: str = name, kernel: str = kernel) -> None:
                 save(kernel, name, [cell], folder)
