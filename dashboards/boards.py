@@ -410,6 +410,9 @@ def bulking() -> dashboard.Dashboard:
             lines("Packets in a bulk", "none", (f"{packets} / {bulks}", "{{tunnel}} {{direction}}"), about=precise)
         )
         .with_panel(
+            lines("Packets in a bulk, by device", "none", (f"flowfast_bulk_packets_ratio{{{ROUTER}}}", "{{device}}"))
+        )
+        .with_panel(
             lines(
                 "Packets on the wire, and bulks",
                 "pps",

@@ -9,7 +9,7 @@ import contextlib
 import time
 import tracemalloc
 from collections.abc import AsyncIterator, Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf
 
 from flowfast.config.load import parse
@@ -21,10 +21,12 @@ from flowfast.kernel.xfrm import SaAdded
 from flowfast.kernel.xfrm.builders import make_policy, make_sa
 from flowfast.kernel.xfrm.fake import FakeXfrm
 from flowfast.metrics.books import Books
+from flowfast.metrics.exporter import Exporter
 from flowfast.model.errors import FlowfastError
 from flowfast.model.link import Link
 from flowfast.model.nftables import Ruleset
 from flowfast.model.sa import SA, Direction, Mark, Policy
+from flowfast.model.snapshot import ByPath, Snapshot
 from flowfast.model.state import RouterState
 from flowfast.model.transaction import transaction_text
 from flowfast.observe import observe
@@ -102,6 +104,8 @@ def measure(few: int = 1_000, many: int = 10_000, rekeys: int = 200) -> Iterator
     """Every figure as it is known: each of a plan for both numbers of tunnels, rekeys for the smaller one."""
     for tunnels, limit in ((few, None), (many, 0.5)):
         yield from _planned(tunnels, limit)
+    for tunnels, sas, limits in ((few, 10, (None, None)), (many, 2, (0.3, None)), (many, 10, (1.0, 0.5))):
+        yield from _scraped(tunnels, sas, limits)
     waits = asyncio.run(_rekeyed(few, rekeys))
     yield Figure("a rekey, until the controller is done with it (p99)", few, waits[int(0.99 * rekeys)], limit=0.05)
 
@@ -117,6 +121,27 @@ def _planned(tunnels: int, limit: float | None) -> Iterator[Figure]:
         tracemalloc.stop()
     yield Figure("memory of a plan", tunnels, peak, "B", limit=limit and 150e6)
     yield Figure("the transaction that makes it", tunnels, _best(lambda: _text(ruleset)))
+
+
+def _scraped(tunnels: int, sas: int, limits: tuple[float | None, float | None]) -> Iterator[Figure]:
+    """A scrape of a new snapshot, and what a round adds to its counters; with so many SAs a tunnel."""
+    generations = [sa for at in range(sas // 2) for number in range(tunnels) for sa in sa_pair(number, at)]
+    state = replace(hub(tunnels), sas=tuple(generations))
+    desired = plan(state, CONFIG)
+    books = Books()
+    there = [path.tunnel for path in desired.paths]
+    counting = _best(lambda: books.totals(there))
+    by_path = {(each.name, way): ByPath(1, 1) for each in there for way in (Direction.OUT, Direction.IN)}
+    snapshot = Snapshot(state, desired, totals=books.totals(there), by_path=by_path, flows=())
+    exporter = Exporter(CONFIG.exporter.listen, per_sa=True)
+
+    def scrape() -> None:
+        exporter.publish(replace(snapshot))
+        exporter.render()
+
+    what = f"a scrape, {sas} SAs a tunnel"
+    yield Figure(what, tunnels, _best(scrape), limit=limits[0])
+    yield Figure(f"counting them, {sas} SAs a tunnel", tunnels, counting, limit=limits[1])
 
 
 def _text(ruleset: Ruleset) -> str:

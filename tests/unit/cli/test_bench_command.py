@@ -21,6 +21,8 @@ def test_figures_stand_beside_those_for_fewer_tunnels() -> None:
     assert plans[400]["growth"] > 0
     assert all(figure["value"] > 0 for figure in figures)
     assert {figure["unit"] for figure in figures} == {"s", "B"}
+    scrapes = {figure["what"]: figure["limit"] for figure in figures if figure["tunnels"] == 400 and figure["limit"]}
+    assert (scrapes["a scrape, 2 SAs a tunnel"], scrapes["a scrape, 10 SAs a tunnel"]) == (0.3, 1.0)
     assert any(figure["what"].startswith("a rekey") and figure["limit"] == 0.05 for figure in figures)
 
 
