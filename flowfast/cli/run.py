@@ -12,6 +12,7 @@ import click
 from flowfast.apply.journal import FOLDER
 from flowfast.cli.common import config_argument, fit
 from flowfast.cli.lock import only_one
+from flowfast.cli.memory import give_back
 from flowfast.cli.notify import Notifier
 from flowfast.config.load import LoadedConfig, load
 from flowfast.controller import Controller
@@ -29,6 +30,7 @@ def run(config: str, settings: dict[str, str], verbose: bool) -> None:
     """Keep the router as CONFIG says and export metrics. Stopping leaves the router as it is: fast."""
     logging.basicConfig(level=logging.DEBUG if verbose else logging.INFO, format="%(levelname)s %(name)s: %(message)s")
     loaded = load(config, settings)
+    give_back()
     with only_one():
         asyncio.run(_run(loaded))
 

@@ -6,7 +6,7 @@ say nothing more here.
 
 import logging
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from flowfast.config.exporter import Tls
@@ -24,9 +24,9 @@ from flowfast.model.snapshot import Snapshot
 
 log = logging.getLogger(__name__)
 
-Answer = tuple[str, list[tuple[str, str]], bytes]
-"""Status, headers, body."""
-_NO_PAGE = Page(b"")
+Answer = tuple[str, list[tuple[str, str]], Sequence[bytes]]
+"""Status, headers, body in parts."""
+_NO_PAGE = Page(())
 
 
 class Exporter:
@@ -88,26 +88,26 @@ class Exporter:
 
     def _respond(self, request: Mapping[str, Any], start: Callable[..., object]) -> Iterable[bytes]:
         status, more, body = self._answer(request)
-        start(status, [*more, ("Content-Length", str(len(body)))])
-        return [body] if request["REQUEST_METHOD"] == "GET" else []
+        start(status, [*more, ("Content-Length", str(sum(map(len, body))))])
+        return body if request["REQUEST_METHOD"] == "GET" else []
 
     def _answer(self, request: Mapping[str, Any]) -> Answer:
         path = request["PATH_INFO"]
         if request["REQUEST_METHOD"] not in ("GET", "HEAD"):
-            return "405 Method Not Allowed", [("Allow", "GET, HEAD")], b""
+            return "405 Method Not Allowed", [("Allow", "GET, HEAD")], ()
         if path == "/metrics":
             return self._metrics(request)
         if path == "/":
             page = status_page(self._snapshot, self.history, request.get("QUERY_STRING", ""))
-            return "200 OK", [("Content-Type", "text/html; charset=utf-8"), *headers()], page
-        return "404 Not Found", [("Content-Type", "text/plain")], b""
+            return "200 OK", [("Content-Type", "text/html; charset=utf-8"), *headers()], (page,)
+        return "404 Not Found", [("Content-Type", "text/plain")], ()
 
     def _metrics(self, request: Mapping[str, Any]) -> Answer:
         page = self._page(_patience(request.get("HTTP_X_PROMETHEUS_SCRAPE_TIMEOUT_SECONDS", "")))
         kind = ("Content-Type", CONTENT_TYPE)
         if "gzip" in request.get("HTTP_ACCEPT_ENCODING", ""):
-            return "200 OK", [kind, ("Content-Encoding", "gzip")], page.gzipped
-        return "200 OK", [kind], page.text
+            return "200 OK", [kind, ("Content-Encoding", "gzip")], (page.gzipped,)
+        return "200 OK", [kind], page.parts
 
 
 def _patience(timeout: str) -> float:

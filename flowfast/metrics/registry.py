@@ -5,10 +5,10 @@ made last is served once more, and what it makes now by the next scrape. So each
 snapshot, and nothing runs while nobody scrapes.
 """
 
-import gzip
 import logging
 import threading
 import time
+import zlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -30,14 +30,20 @@ Collect = Callable[[Snapshot], Iterable[Metric]]
 
 @dataclass(frozen=True)
 class Page:
-    """What a scrape gets."""
+    """What a scrape gets, in parts: a large page is not copied for it."""
 
-    text: bytes
+    parts: tuple[bytes, ...]
+
+    @property
+    def text(self) -> bytes:
+        """All of it."""
+        return b"".join(self.parts)
 
     @cached_property
     def gzipped(self) -> bytes:
         """Compressed."""
-        return gzip.compress(self.text, 1)  # the fastest level already makes a tenth of it
+        packed = zlib.compressobj(1, wbits=31)  # gzip; the fastest level already makes a tenth of it
+        return b"".join([*map(packed.compress, self.parts), packed.flush()])
 
 
 class Registry:
@@ -68,7 +74,7 @@ class Registry:
         for collector in running:
             collector.wait(snapshot, deadline)
         outputs = [(collector.name, collector.output) for collector in running]
-        page = Page(b"".join([*(output.text for _, output in outputs if output), _fared(outputs, snapshot)]))
+        page = Page((*(output.text for _, output in outputs if output), _fared(outputs, snapshot)))
         if all(output and output.snapshot is snapshot for _, output in outputs):
             self._last = snapshot, page
         return page

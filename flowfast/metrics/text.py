@@ -23,14 +23,17 @@ class _Escaped(dict[str, str]):
 
 def render(families: Iterable[Metric]) -> bytes:
     """The page that a scrape gets. Label values may hold any text."""
-    lines: list[str] = []
     escaped = _Escaped()
-    for family in families:
-        name = f"{family.name}_total" if family.type == "counter" else family.name
-        about = family.documentation.replace("\\", r"\\").replace("\n", r"\n")
-        lines.append(f"# HELP {name} {about}\n# TYPE {name} {family.type}\n")
-        lines += _rows(family, name, escaped) if isinstance(family, Family) else _samples(family, escaped)
-    return "".join(lines).encode("utf-8", "replace")
+    return b"".join(_family(family, escaped) for family in families)
+
+
+def _family(family: Metric, escaped: _Escaped) -> bytes:
+    # One family at a time: the lines of all would take several times the page's memory.
+    name = f"{family.name}_total" if family.type == "counter" else family.name
+    about = family.documentation.replace("\\", r"\\").replace("\n", r"\n")
+    head = f"# HELP {name} {about}\n# TYPE {name} {family.type}\n"
+    lines = _rows(family, name, escaped) if isinstance(family, Family) else _samples(family, escaped)
+    return "".join([head, *lines]).encode("utf-8", "replace")
 
 
 def _rows(family: Family, name: str, escaped: _Escaped) -> list[str]:
