@@ -142,20 +142,20 @@ int flowfast_wan2(struct xdp_md *ctx)
 	return XDP_PASS;
 }
 
-static __always_inline __u32 mixed(__u32 hash, __u32 word)
-{
-	hash = (hash ^ word) * GOLDEN;
-	return hash ^ hash >> 15;
-}
+// Sums of words times odd constants (multilinear hashing), of which the highest bits are the slot.
+#define ODD1 0x85ebca6b
+#define ODD2 0xc2b2ae35
+#define ODD3 0x27d4eb2f
+#define ODD4 0x165667b1
 
-static __always_inline int flow(__u32 hash, const __be32 *ports, void *end, __u8 protocol)
+static __always_inline int flow(__u32 sum, const void *ports, const void *end, __u8 protocol)
 {
 	__u32 slot, *cpu;
 
 	// Ports only of what certainly has them. All fragments of a packet have none: they stay together.
-	if ((protocol == IPPROTO_TCP || protocol == IPPROTO_UDP) && (void *)(ports + 1) <= end)
-		hash = mixed(hash, *ports);
-	slot = hash >> 8 & (SPREAD - 1);
+	if ((protocol == IPPROTO_TCP || protocol == IPPROTO_UDP) && ports + sizeof(__be32) <= end)
+		sum += *(const __be32 *)ports * GOLDEN;
+	slot = sum >> 25; // 128 slots
 	cpu = bpf_map_lookup_elem(&spread, &slot);
 	return !cpu || *cpu == NO_CPU ? XDP_PASS : to(*cpu);
 }
@@ -163,30 +163,32 @@ static __always_inline int flow(__u32 hash, const __be32 *ports, void *end, __u8
 SEC("xdp")
 int flowfast_lan2(struct xdp_md *ctx)
 {
-	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
-	const struct ethhdr *eth = data;
-	const struct iphdr *ip = (void *)(eth + 1);
+	const void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
+	const struct iphdr *ip = data + ETH_HLEN;
+	__be16 kind;
 
-	if ((void *)(ip + 1) > end || eth->h_dest[0] & 1) // for many: not forwarded into a tunnel
+	if ((const void *)(ip + 1) > end || *(const __u8 *)data & 1) // for many: not forwarded into a tunnel
 		return XDP_PASS;
-	if (eth->h_proto == bpf_htons(ETH_P_IP)) {
-		__u8 protocol = ip->frag_off & bpf_htons(FRAGMENT) ? 0 : ip->protocol;
+	kind = *(const __be16 *)(data + 2 * ETH_ALEN);
+	if (kind == bpf_htons(ETH_P_IP)) {
+		__u8 first = *(const __u8 *)ip, protocol = ip->protocol;
 
-		if (ip->version != 4 || ip->ihl < 5)
+		if (first >> 4 != 4)
 			return XDP_PASS;
-		return flow(mixed(mixed(protocol, ip->saddr), ip->daddr), (void *)ip + ip->ihl * 4, end, protocol);
+		// Behind options nobody looks for ports.
+		if (first != 0x45 || ip->frag_off & bpf_htons(FRAGMENT))
+			protocol = 0;
+		return flow(ip->saddr * ODD1 + ip->daddr * ODD2, ip + 1, end, protocol);
 	}
-	if (eth->h_proto == bpf_htons(ETH_P_IPV6)) {
-		const struct ipv6hdr *ip6 = (void *)(eth + 1);
-		__u32 hash;
+	if (kind == bpf_htons(ETH_P_IPV6)) {
+		const struct ipv6hdr *ip6 = data + ETH_HLEN;
+		const __be32 *from = ip6->saddr.s6_addr32, *target = ip6->daddr.s6_addr32;
 
-		if ((void *)(ip6 + 1) > end || ip6->version != 6)
+		if ((const void *)(ip6 + 1) > end || *(const __u8 *)ip6 >> 4 != 6)
 			return XDP_PASS;
-		hash = ip6->nexthdr == IPPROTO_TCP || ip6->nexthdr == IPPROTO_UDP ? ip6->nexthdr : 0;
-#pragma unroll
-		for (int i = 0; i < 4; i++)
-			hash = mixed(mixed(hash, ip6->saddr.s6_addr32[i]), ip6->daddr.s6_addr32[i]);
-		return flow(hash, (void *)(ip6 + 1), end, ip6->nexthdr);
+		return flow((from[0] ^ from[1]) * ODD1 + (from[2] ^ from[3]) * ODD2 + (target[0] ^ target[1]) * ODD3 +
+				    (target[2] ^ target[3]) * ODD4,
+			    ip6 + 1, end, ip6->nexthdr);
 	}
 	return XDP_PASS;
 }

@@ -124,6 +124,7 @@ def test_it_stays_so_over_a_crash_and_a_restart(site: Site) -> None:
     site.holds()
 
 
+@pytest.mark.long
 def test_it_is_shown_and_measured(site: Site) -> None:
     config = str(site.router.config)
     with site.flows.going():

@@ -87,20 +87,18 @@ def test_a_flow_of_the_lan_goes_to_one_cpu_and_whatever_it_is_nothing_is_dropped
 
 
 @COUNTED
+@pytest.mark.long
+@pytest.mark.parametrize("name", ["flowfast_wan2", "flowfast_lan2"])
 @pytest.mark.parametrize("number", range(4))
-def test_it_takes_fewer_than_150_instructions(
-    programs: libbpf.Loaded, number: int, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_it_takes_fewer_than_150_instructions(programs: libbpf.Loaded, name: str, number: int) -> None:
     """ESP, ESP in UDP, both over IPv4 and IPv6; less what the test run takes itself. CPU 1 is not there: the lookup
     of the cpumap is counted, the eight instructions that note its result are not.
     """
-    program, repeat = programs.program("flowfast_wan2"), 100_000
+    program, repeat = programs.program(name), 50_000
     for _ in range(2):
         empty = nothing().run(WHOLE[number], repeat)[1]
         taken = program.run(WHOLE[number], repeat)[1] - empty
-    with capsys.disabled():
-        print(f"\nframe {number}: {taken} instructions (empty program: {empty})")
-    assert 20 < taken < 140
+    assert 20 < taken + 8 < 150, f"{taken} instructions (an empty program: {empty})"
 
 
 def nothing() -> libbpf.Program:
