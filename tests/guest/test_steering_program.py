@@ -94,10 +94,10 @@ def test_it_takes_fewer_than_150_instructions(programs: libbpf.Loaded, name: str
     """ESP, ESP in UDP, both over IPv4 and IPv6; less what the test run takes itself. CPU 1 is not there: the lookup
     of the cpumap is counted, the eight instructions that note its result are not.
     """
-    program, repeat = programs.program(name), 50_000
-    for _ in range(2):
-        empty = nothing().run(WHOLE[number], repeat)[1]
-        taken = program.run(WHOLE[number], repeat)[1] - empty
+    program, frame, repeat = programs.program(name), WHOLE[number], 20_000
+    # The least of some runs: what else the guest has to do meanwhile is counted with the others.
+    empty = min(nothing().run(frame, repeat)[1] for _ in range(5))
+    taken = min(program.run(frame, repeat)[1] for _ in range(5)) - empty
     assert 20 < taken + 8 < 150, f"{taken} instructions (an empty program: {empty})"
 
 
