@@ -1,5 +1,6 @@
 """Dashboards and rules: up to date, about metrics that exist, and every query answered by a real Prometheus."""
 
+import asyncio
 import json
 import re
 import socket
@@ -19,7 +20,9 @@ import pytest
 import yaml
 
 from dashboards.__main__ import FOLDER, main
+from flowfast.bench import CONFIG, fake_hub, sa_pair
 from flowfast.config.values import Endpoint
+from flowfast.controller import Controller
 from flowfast.metrics.exporter import Exporter
 from flowfast.model.reason import Reason
 from flowfast.model.sa import Direction
@@ -252,3 +255,43 @@ def test_every_rule_is_evaluated(prometheus: Prometheus) -> None:
     assert [round(float(each["value"][1]), 6) for each in shares] == [0.9]
     firing = prometheus.query('ALERTS{alertname="FlowfastTunnelDown"}')
     assert {each["metric"]["tunnel"] for each in firing} == {"down", 'of"fice\\1'}
+
+
+def test_prometheus_scrapes_a_controller_that_runs(tmp_path: Path) -> None:
+    """The controller itself, on a kernel in memory: ten tunnels, of which one loses its SAs meanwhile."""
+
+    async def scenario() -> None:
+        kernel, exporter = fake_hub(10), Exporter(Endpoint(IPv4Address("127.0.0.1"), 0))
+        controller = Controller(
+            kernel, CONFIG, await kernel.probe.features(), on_snapshot=exporter.publish, interval=0.5
+        )
+        exporter.start()
+        task, server = asyncio.create_task(controller.run()), Prometheus(tmp_path, exporter)
+        try:
+            await answered(server, "sum(flowfast_tunnel_up)", 10)
+            for sa in sa_pair(3):
+                await kernel.xfrm.delete_sa(sa.dst, sa.spi)
+            await answered(server, "sum(flowfast_tunnel_up)", 9)
+            await answered(server, 'up{job="flowfast"}', 1)
+            await answered(server, "count(flowfast_collector_success == 0) or vector(0)", 0)
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+            server.stop()
+            exporter.stop()
+
+    asyncio.run(scenario())
+
+
+async def answered(server: Prometheus, expression: str, wanted: float) -> None:
+    """Returns once Prometheus says so."""
+    found: object = None
+    async with asyncio.timeout(120):
+        while True:
+            try:
+                found = [float(each["value"][1]) for each in await asyncio.to_thread(server.query, expression)]
+            except OSError:
+                assert server.process.poll() is None, "Prometheus ended"
+            if found == [wanted]:
+                return
+            await asyncio.sleep(0.3)
