@@ -48,6 +48,7 @@ def pytest_configure(config: pytest.Config) -> None:
         "markers", "guest(images=[...], nics=0, cpus=1, icount=False, memory=2048): the machine that a test runs on"
     )
     config.addinivalue_line("markers", "long(seconds=60): not among what `make test` runs, but in `make test-long`")
+    config.addinivalue_line("markers", "changes_foreign: changes other programs' nft tables on purpose")
     if IN_GUEST:
         config.pluginmanager.register(_Reporter(config))
 
