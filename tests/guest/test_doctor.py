@@ -120,13 +120,12 @@ def test_disable_policy_does_let_plaintext_in(site: Site) -> None:
 
 
 def test_bulking_in_front_of_esp(site: Site) -> None:
-    """Which of it breaks packets on which kernel is the table's word (tests of bulking); here only that it is asked."""
+    """Which of it breaks packets on which kernel is the table's word (tests of bulking); here only that it is seen."""
     site.topo.gw1.run(["ethtool", "-K", "lan0", "rx-gro-list", "on"])
     try:
         _, said = site.doctor()
         (found,) = [check["found"] for check in said["checks"] if check["name"] == "rx-gro-list"]
         assert found == "on: lan0"
-        assert any(reason["code"].startswith("BULK_") for reason in said["reasons"])
     finally:
         site.topo.gw1.run(["ethtool", "-K", "lan0", "rx-gro-list", "off"])
 

@@ -29,7 +29,8 @@ def forged_arrivals(topo: TwoGateways) -> tuple[int, int]:
                 UdpFlow(topo.h1, topo.h2, address, rate=20, port=THEIRS, source=source, source_port=OURS)
             )
         time.sleep(3)
-        fast = sum(f"sport={OURS} " in line for line in offloaded(topo.gw1))
+        listed = "\n".join(offloaded(topo.gw1))
+        fast = sum(f"src={topo.host_address(1, f)} dst={topo.host_address(2, f)} sport={OURS} " in listed for f in BOTH)
         arrived = stack.enter_context(Arrivals(topo.h1, "e0"))
         with Injection(topo.gw2, "wan0", mac, replies, rate=50) as sent:
             time.sleep(2)

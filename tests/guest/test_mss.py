@@ -80,7 +80,8 @@ def test_segments_fit_a_policy_based_tunnel_both_ways(tmp_path: Path) -> None:
                     assert set(said) == {ROOM - HEADERS[family]}
                     assert full_path < 40
                 else:
-                    assert set(said) == {1500 - HEADERS[family]}
+                    # Not all of them: 6.1 goes by what a host remembers of the path, flushed or not.
+                    assert 1500 - HEADERS[family] in said
 
 
 def test_segments_fit_an_interface_whose_mtu_promises_too_much(tmp_path: Path) -> None:

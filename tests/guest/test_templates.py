@@ -53,7 +53,7 @@ def nearly_all_fast(topo: TwoGateways) -> None:
             assert seen.packets < 2 * ROUNDS / 100, f"UDP to h{side}, IPv{family}"
         with FullPath(topo.gw1) as seen:
             assert tcp_transfer(client, server, topo.host_address(side, 4), TCP_BYTES).intact
-        assert seen.packets < 20, f"TCP to h{side}"
+        assert seen.packets < 60, f"TCP to h{side}"
 
 
 Connection = tuple[str, Netns, str]
@@ -82,8 +82,8 @@ def attack(topo: TwoGateways | HubAndSpokes, victim: Netns, flows: list[Connecti
 
 
 def fast(router: Netns) -> str:
-    """Connections that are on the flowtable, by the tuple of who opened them."""
-    return "\n".join(line.partition("src=")[2].partition(" src=")[0] + " " for line in offloaded(router))
+    """Connections that are on the flowtable, by the tuple of who opened them; each once, however often it is listed."""
+    return "\n".join({line.partition("src=")[2].partition(" src=")[0] + " " for line in offloaded(router)})
 
 
 def forge(topo: TwoGateways | HubAndSpokes, victim: Netns, replies: list[Tuple]) -> None:
@@ -317,7 +317,8 @@ def test_anima_acp_is_off_and_says_so() -> None:
     with hosts("xfrmi") as topo:
         vrf = ["link add acp type vrf table 100", "link set acp up"]
         vrf += [f"link set {device} master acp" for device in ("lan0", "ipsec0")]
-        # A device that gets a master loses the routes through it.
+        # A device that gets a master loses the routes through it, and its IPv6 addresses.
+        vrf += ["addr add fd00:1::1/64 dev lan0 nodad"]
         vrf += ["route add 10.2.0.0/16 dev ipsec0 table 100", "-6 route add fd00:2::/64 dev ipsec0 table 100"]
         topo.gw1.run(["ip", "-force", "-batch", "-"], stdin="\n".join(vrf) + "\n", check=False)
         meet(topo)
