@@ -70,6 +70,7 @@ def test_features_are_read_and_turned_as_ethtool_says(topo: TwoGateways) -> None
     assert gw1.call(look)["lan0"] == before
 
 
+@pytest.mark.long
 def test_what_the_kernel_takes_and_does_not_do_is_refused(topo: TwoGateways) -> None:
     assert "rx-checksum" in topo.gw1.call(look)["lan0"].fixed
     assert "lan0: rx-checksum stays on" in (topo.gw1.call(turn, CHECKSUM, "off") or "")
@@ -79,6 +80,7 @@ def values(ns: Netns) -> dict[str, dict[str, str]]:
     return {device: dict(knobs.values) for device, knobs in ns.call(look).items()}
 
 
+@pytest.mark.long
 def test_apply_turns_and_remove_brings_back_after_kill_9(topo: TwoGateways, tmp_path: Path) -> None:
     """Who turned the knobs is long gone; and one that was killed in between left them half turned."""
     gw1, flowfast = topo.gw1, ["python3", "-m", "flowfast"]
@@ -102,6 +104,7 @@ def sample() -> dict[str, Arrival]:
     return dict(asyncio.run(RealArrivals().sample(["v0"], 2)))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("finish", [False, True])
 def test_unfinished_checksums_are_seen_as_they_arrive(finish: bool) -> None:
     with Netns("near") as near, Netns("far") as far:
