@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cache
 
 from flowfast import bench
 from flowfast.apply.apply import commands_of
@@ -23,7 +24,7 @@ from flowfast.kernel.real import real_kernel
 from flowfast.kernel.xfrm import Aead, AsyncXfrmSocket, SAConfig
 from flowfast.lab.manual_keys import MARK, SPI_IN, SPI_OUT
 from flowfast.lab.topology import TwoGateways, wan_address
-from flowfast.model.sa import SA, Direction, Mark
+from flowfast.model.sa import SA, Direction, Mark, Policy
 from flowfast.model.state import Status
 from flowfast.observe import observe
 from flowfast.plan.diff import diff
@@ -65,18 +66,24 @@ def install(tunnels: int) -> None:
     asyncio.run(go())
 
 
+@cache
+def further(tunnels: int) -> tuple[tuple[Policy, ...], tuple[SA, ...]]:
+    """Policies and SAs of so many further peers; made once, before the processes that need them."""
+    numbers = range(FIRST, FIRST + tunnels)
+    return (
+        tuple(policy for number in numbers for policy in bench.policies(number)),
+        tuple(sa for number in numbers for sa in bench.sa_pair(number)),
+    )
+
+
 def hold(tunnels: int, settings: str) -> None:
     """In a gateway's namespace: the ruleset of what is there and so many further peers, who have no policies here."""
 
     async def go() -> None:
         kernel = real_kernel()
         state = await observe(kernel, await FakeProbe().features())
-        numbers = range(FIRST, FIRST + tunnels)
-        more = replace(
-            state,
-            policies=(*state.policies, *(policy for number in numbers for policy in bench.policies(number))),
-            sas=(*state.sas, *(sa for number in numbers for sa in bench.sa_pair(number))),
-        )
+        policies, sas = further(tunnels)
+        more = replace(state, policies=(*state.policies, *policies), sas=(*state.sas, *sas))
         wanted = plan(more, parse(settings, "test").config).ruleset
         kernel.nft.commit(commands_of(diff(wanted, state.ruleset)))
 

@@ -26,7 +26,7 @@ from flowfast.model.nftables import Ruleset
 from flowfast.model.transaction import transaction_text
 from flowfast.plan.diff import diff
 from flowfast.plan.planner import plan
-from tests.guest.scale import hold
+from tests.guest.scale import further, hold
 
 pytestmark = [pytest.mark.guest(images=["debian14"], icount=True), pytest.mark.long]
 
@@ -77,6 +77,7 @@ def through(topo: TwoGateways, source: int) -> float:
 
 def costs(topo: TwoGateways, awake: Awake, tunnels: int, settings: str) -> tuple[float, float]:
     """Into the tunnel and out of it, with the ruleset of so many tunnels."""
+    further(tunnels - 1)
     topo.gw1.call(hold, tunnels - 1, CONFIG + settings, timeout=300)
     topo.gw1.run(["conntrack", "-F"])
     assert topo.ping(4)
