@@ -120,15 +120,21 @@ def test_site_to_site_xfrm_interface() -> None:
         assert int(drops.split("packets")[1].split()[0]) > 100
 
 
-def another_pair(topo: TwoGateways, number: int, pcpu: str) -> None:
-    """A pair of SAs more for the tunnel, beside those that it has; `pcpu`: as iproute2 says that it is of a CPU."""
+def another_pair(topo: TwoGateways, number: int, *, pcpu: bool = False) -> None:
+    """A pair of SAs more for the tunnel, beside those that it has; with `pcpu` what gw1 sends with it is CPU 0's.
+
+    The kernel has an SA of a CPU say its direction, too, and one that sends have no replay window.
+    """
     key = secrets.token_hex(20)
-    for ns in (topo.gw1, topo.gw2):
-        lines = [
-            f"xfrm state add src {source} dst {destination} proto esp spi {spi + number:#x} reqid 1 mode tunnel"
-            f" replay-window 128 flag esn af-unspec aead rfc4106(gcm(aes)) 0x{key} 128 if_id {IF_ID}{pcpu}"
-            for source, destination, spi in (("192.0.2.1", "192.0.2.2", 0x3000), ("192.0.2.2", "192.0.2.1", 0x4000))
-        ]
+    ends = (("192.0.2.1", "192.0.2.2", 0x3000), ("192.0.2.2", "192.0.2.1", 0x4000))
+    for ns, own in ((topo.gw1, "192.0.2.1"), (topo.gw2, "192.0.2.2")):
+        lines = []
+        for source, destination, spi in ends:
+            way = " dir out pcpu-num 0" if pcpu and ns is topo.gw1 and source == own else " replay-window 32"
+            lines.append(
+                f"xfrm state add src {source} dst {destination} proto esp spi {spi + number:#x} reqid 1 mode tunnel"
+                f" flag af-unspec aead rfc4106(gcm(aes)) 0x{key} 128 if_id {IF_ID}{way}"
+            )
         ns.run(["ip", "-batch", "-"], stdin="\n".join(lines) + "\n")
 
 
@@ -146,10 +152,10 @@ def test_multi_sa_per_cpu(image: str) -> None:
     with hosts("xfrmi") as topo:
         applied = apply(topo.gw1, "multi-sa-per-cpu", lan="lan0", wan="wan0")
         assert applied.fast("tx") == applied.fast("rx") == {True}
-        another_pair(topo, 1, " pcpu-num 0" if image == "debian14" else "")
+        another_pair(topo, 1, pcpu=image == "debian14")
         nearly_all_fast(topo)
         second = carried(topo, "192.0.2.1")
-        another_pair(topo, 2, "")
+        another_pair(topo, 2)
         nearly_all_fast(topo)
         attacked_hosts(topo)
         third = carried(topo, "192.0.2.1")
