@@ -324,9 +324,9 @@ def test_anima_acp_is_off_and_says_so() -> None:
         vrf = ["link add acp type vrf table 100", "link set acp up"]
         vrf += [f"link set {device} master acp" for device in ("lan0", "ipsec0")]
         # A device that gets a master loses the routes through it, and its IPv6 addresses.
-        vrf += ["addr add fd00:1::1/64 dev lan0 nodad"]
-        vrf += ["route add 10.2.0.0/16 dev ipsec0 table 100", "-6 route add fd00:2::/64 dev ipsec0 table 100"]
-        topo.gw1.run(["ip", "-force", "-batch", "-"], stdin="\n".join(vrf) + "\n", check=False)
+        vrf += ["addr replace fd00:1::1/64 dev lan0 nodad"]
+        vrf += ["route add 10.2.0.0/16 dev ipsec0 table 100", "route add fd00:2::/64 dev ipsec0 table 100"]
+        topo.gw1.run(["ip", "-batch", "-"], stdin="\n".join(vrf) + "\n")
         meet(topo)
         applied = apply(topo.gw1, "anima-acp", lan="lan0", wan="wan0")
         assert applied.fast("tx") == applied.fast("rx") == {False}
