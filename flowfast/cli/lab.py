@@ -15,11 +15,14 @@ from flowfast.lab.machine import Machine
 from flowfast.lab.qualify.host import MODELS, TOPOLOGIES, matrix
 from flowfast.lab.qualify.host import qualify as run_cases
 from flowfast.lab.recipe import DEFAULT, RECIPES, recipe
+from flowfast.lab.topology import Family
 from flowfast.model.bulk import Cell, Stage
 from flowfast.model.errors import FlowfastError
 from flowfast.qualified import FOLDER, save
 
 Command = Callable[..., None]
+OUTERS: dict[str, Family] = {"4": 4, "6": 6}
+"""What is typed for the version of IP that carries ESP."""
 
 
 @click.group()
@@ -90,7 +93,9 @@ def build(names: tuple[str, ...], everything: bool) -> None:
 @click.option(
     "--stage", "stages", multiple=True, default=[str(stage) for stage in Stage], type=click.Choice([*map(str, Stage)])
 )
-@click.option("--outer", "outers", multiple=True, default=[4], type=click.IntRange(4, 6), help="ESP's IP version.")
+@click.option(
+    "--outer", "outers", multiple=True, default=["4"], type=click.Choice(list(OUTERS)), help="ESP's IP version."
+)
 @click.option(
     "--into", type=click.Path(file_okay=False, path_type=Path), help="Folder of the table, if not flowfast's."
 )
@@ -114,7 +119,9 @@ def qualify(
     for name in image_names:
         kernel = images.ensure(recipe(name), _progress).kernel
         for driver in drivers:
-            cases = matrix([driver], topologies=topologies, stages=[*map(Stage, stages)], outers=[*map(int, outers)])
+            cases = matrix(
+                [driver], topologies=topologies, stages=[*map(Stage, stages)], outers=[OUTERS[each] for each in outers]
+            )
 
             def told(cell: Cell, name: str = name, kernel: str = kernel) -> None:
                 save(kernel, name, [cell], folder)

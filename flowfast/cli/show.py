@@ -37,7 +37,13 @@ KINDS: dict[str, Sequence[Column]] = {
 }
 
 
-_NOTHING = {"sa": "SAs", "nics": "devices with IPsec offload", "offload": "SAs of tunnels"}
+_NOTHING = {
+    "sa": "SAs",
+    "steering": "SAs to steer",
+    "nics": "devices with IPsec offload",
+    "offload": "SAs of tunnels",
+    "bulking": "devices that packets could be put together on",
+}
 WIDE = 1000
 """Columns where there is no terminal: a row stays one line, for grep."""
 
@@ -123,7 +129,7 @@ async def _ask(
         try:
             sighted = await sight(seen.kernel, seconds)
         except FlowfastError as error:
-            sighted = Reason("NO_WITNESS", "steering", f"where packets go cannot be seen: {error}", "make setup-xdp")
+            sighted = Reason("NO_WITNESS", "steering", "where packets go cannot be seen", str(error))
     return seen, flows, sighted
 
 

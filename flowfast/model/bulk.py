@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Literal
 
 
 def kernel_id(release: str) -> str:
@@ -48,7 +49,7 @@ class Case:
     driver: str
     finished: bool
     topology: str
-    outer: int
+    outer: Literal[4, 6]
     side: Side
     stage: Stage
     esp_offload: bool

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from ipaddress import ip_interface
+from typing import Literal
 
 from flowfast.config.bulk import Profile, Risk
 from flowfast.config.schema import Config
@@ -53,11 +54,15 @@ class Site:
     def cases(self, stage: Stage, finished: bool, esp_offload: bool, shield: bool) -> Iterator[Case]:
         """All that must be qualified. What comes out of one of several tunnels may go into another."""
         sides = {self.side, Side.LAN} if len(self.tunnels) > 1 else {self.side}
-        ways = sorted({(str(t.topology), 6 if ":" in t.key.remote else 4) for t in self.tunnels})
+        ways = sorted({(str(t.topology), _outer(t)) for t in self.tunnels})
         for topology, outer in ways:
             for side in sorted(sides):
                 on = shield and side is Side.LAN and esp_offload
                 yield Case(self.driver or "?", finished, topology, outer, side, stage, esp_offload, on)
+
+
+def _outer(tunnel: Tunnel) -> Literal[4, 6]:
+    return 6 if ":" in tunnel.key.remote else 4
 
 
 def sites(state: RouterState, tunnels: tuple[Tunnel, ...], lan: Iterable[str], wan: Iterable[str]) -> Iterator[Site]:

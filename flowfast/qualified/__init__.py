@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterable
+from dataclasses import asdict, fields
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -39,18 +40,20 @@ def save(release: str, image: str, new: Iterable[Cell], folder: Path = FOLDER) -
     return path
 
 
+def case_json(case: Case) -> dict[str, Any]:
+    """A case in the table's words, which are also those that a guest is told it in."""
+    return {**asdict(case), "side": str(case.side), "stage": str(case.stage)}
+
+
+def case_of(data: dict[str, Any]) -> Case:
+    """The same, read back."""
+    return Case(**{**data, "side": Side(data["side"]), "stage": Stage(data["stage"])})
+
+
 def _plain(cell: Cell) -> dict[str, Any]:
     """A cell as it is written: kinds that are not named arrived whole."""
-    case = cell.case
     return {
-        "driver": case.driver,
-        "finished": case.finished,
-        "topology": case.topology,
-        "outer": case.outer,
-        "side": str(case.side),
-        "stage": str(case.stage),
-        "esp_offload": case.esp_offload,
-        "shield": case.shield,
+        **case_json(cell.case),
         "date": cell.date,
         "merged": cell.merged,
         "failed": {kind: str(verdict) for kind, verdict in cell.failing().items()},
@@ -58,15 +61,6 @@ def _plain(cell: Cell) -> dict[str, Any]:
 
 
 def _cell(data: dict[str, Any], kinds: list[str]) -> Cell:
-    case = Case(
-        data["driver"],
-        data["finished"],
-        data["topology"],
-        data["outer"],
-        Side(data["side"]),
-        Stage(data["stage"]),
-        data["esp_offload"],
-        data.get("shield", False),
-    )
+    case = case_of({each.name: data[each.name] for each in fields(Case) if each.name in data})
     verdicts = {kind: Verdict(data["failed"].get(kind, Verdict.WHOLE)) for kind in kinds}
     return Cell(case, data["date"], verdicts, data["merged"])

@@ -144,8 +144,8 @@ def _frames(host: Netns, topo: TwoGateways, side: Literal[1, 2], dmac: str, *, d
 def establish(topo: TwoGateways) -> None:
     """A few packets of each flow both ways, from both sides: they are on the flowtable, where there is one."""
     for flow in range(FLOWS):
-        for client, server, side in ((topo.h1, topo.h2, 2), (topo.h2, topo.h1, 1)):
-            address = topo.host_address(side, 4)  # type: ignore[arg-type]
+        far, near = topo.host_address(2, 4), topo.host_address(1, 4)
+        for client, server, address in ((topo.h1, topo.h2, far), (topo.h2, topo.h1, near)):
             echo = udp_echo(client, server, address, packets=3, rate=500, port=9, source_port=PORT + flow)
             if not echo.received:
                 raise LabError(f"no UDP packet of flow {flow} came back through the tunnel")

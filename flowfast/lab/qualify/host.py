@@ -9,8 +9,9 @@ from typing import Any
 
 from flowfast.lab.machine import GuestError, Machine
 from flowfast.lab.qualify.kinds import KINDS
-from flowfast.lab.qualify.scenario import case_json, case_of
+from flowfast.lab.topology import Family
 from flowfast.model.bulk import Case, Cell, Side, Stage, Verdict
+from flowfast.qualified import case_json, case_of
 
 MODELS = {
     "veth": "virtio-net-pci",
@@ -31,7 +32,7 @@ def matrix(
     *,
     topologies: Iterable[str] = TOPOLOGIES,
     stages: Iterable[Stage] = STAGES,
-    outers: Iterable[int] = (4,),
+    outers: Iterable[Family] = (4,),
     shields: Collection[bool] = (False, True),
 ) -> list[Case]:
     """Every case of these; unfinished checksums arrive on veth alone, the shield is for a LAN before esp_offload."""

@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pyroute2 import netns
 
@@ -21,9 +21,11 @@ from flowfast.lab.manual_keys import manual_keys
 from flowfast.lab.netns import LabError, Netns
 from flowfast.lab.qualify.kinds import KINDS, Tcp, Udp
 from flowfast.lab.qualify.traffic import Arrived, Ends, tcp, udp
-from flowfast.lab.topology import TUNNEL_MTU, Kind, TwoGateways, two_gateways
+from flowfast.lab.topology import TUNNEL_MTU, Family, Kind, TwoGateways, two_gateways
+from flowfast.lab.wires import WireKind
 from flowfast.model.bulk import Case, Side, Stage, Verdict
 from flowfast.model.knob import Knob, KnobKind
+from flowfast.qualified import case_json, case_of
 
 FLUSH_NS = 2_000_000
 """How long GRO waits for more packets, in nanoseconds: long, because the guest is emulated."""
@@ -33,32 +35,15 @@ FEATURES = {
     Stage.UDP: "gro on rx-gro-list off rx-udp-gro-forwarding on",
     Stage.LIST: "gro on rx-gro-list on rx-udp-gro-forwarding off",
 }
+Host = tuple[Netns, Literal[1, 2]]
+"""And which gateway it is behind."""
 LAB_KINDS: dict[str, Kind] = {"policy": "policy", "interface": "xfrmi", "cross-netns": "cross-netns"}
 """Topology -> what the lab calls it."""
 RETRANSMITTED = 0.05
 """Share of retransmitted segments from which a TCP stream counts as one that loses packets."""
 
 
-def case_json(case: Case) -> dict[str, Any]:
-    """A case as the scenario is told of it."""
-    return {
-        "driver": case.driver,
-        "finished": case.finished,
-        "topology": case.topology,
-        "outer": case.outer,
-        "side": str(case.side),
-        "stage": str(case.stage),
-        "esp_offload": case.esp_offload,
-        "shield": case.shield,
-    }
-
-
-def case_of(data: dict[str, Any]) -> Case:
-    """The same, read back."""
-    return Case(**{**data, "side": Side(data["side"]), "stage": Stage(data["stage"])})
-
-
-Shared = tuple[bool, str, str, bool, int]
+Shared = tuple[bool, str, str, bool, Family]
 
 
 def groups(cases: Iterable[Case]) -> dict[Shared, list[Case]]:
@@ -78,9 +63,9 @@ def run(cases: Sequence[Case], say: Any) -> None:
     for (esp_offload, driver, topology, finished, outer), those in groups(cases).items():
         if esp_offload:
             subprocess.run(["modprobe", "-a", "esp4_offload", "esp6_offload"], check=True)
-        wire = "veth" if driver == "veth" else "nic"
-        with two_gateways(LAB_KINDS[topology], wire, finish_checksums=finished) as topo:  # type: ignore[arg-type]
-            manual_keys(topo, outer)  # type: ignore[arg-type]
+        wire: WireKind = "veth" if driver == "veth" else "nic"
+        with two_gateways(LAB_KINDS[topology], wire, finish_checksums=finished) as topo:
+            manual_keys(topo, outer)
             if not all(topo.ping(family, 3) for family in topo.families):
                 raise LabError(f"{topology}: no ping comes through the tunnel")
             for each in (topo.h1, topo.h2, topo.gw2):
@@ -93,7 +78,8 @@ def run(cases: Sequence[Case], say: Any) -> None:
 
 def _kinds(topo: TwoGateways, case: Case, say: Any) -> None:
     say({"case": case_json(case)})
-    one, two = (topo.h1, 1), (topo.h2, 2)
+    one: Host = (topo.h1, 1)
+    two: Host = (topo.h2, 2)
     (sender, near), (receiver, far) = (one, two) if case.side is Side.LAN else (two, one)
     for host in (topo.h1, topo.h2):
         host.run(["ip", "route", "flush", "cache"])  # path MTUs that a case before this one made up
@@ -108,8 +94,8 @@ def _kinds(topo: TwoGateways, case: Case, say: Any) -> None:
         ends = Ends(
             sender,
             receiver,
-            topo.host_address(near, kind.family),  # type: ignore[arg-type]
-            topo.host_address(far, kind.family),  # type: ignore[arg-type]
+            topo.host_address(near, kind.family),
+            topo.host_address(far, kind.family),
         )
         before = _trouble(topo, receiver, sender)
         try:

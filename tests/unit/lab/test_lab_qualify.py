@@ -12,10 +12,10 @@ from flowfast.cli.lab import lab
 from flowfast.lab.machine import GuestError, Machine, Result
 from flowfast.lab.qualify.host import matrix, qualify
 from flowfast.lab.qualify.kinds import KINDS, Tcp, Udp
-from flowfast.lab.qualify.scenario import case_json, case_of, groups, judge
+from flowfast.lab.qualify.scenario import groups, judge
 from flowfast.lab.qualify.traffic import Arrived
 from flowfast.model.bulk import Case, Cell, Side, Stage, Verdict, kernel_id
-from flowfast.qualified import cells, kernels, save
+from flowfast.qualified import case_json, case_of, cells, kernels, save
 
 QUIET = {"bad checksums": 0, "refused by xfrm": 0, "retransmitted": 0}
 
