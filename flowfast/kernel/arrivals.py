@@ -8,6 +8,7 @@ put together is marked so, too, whatever its parts were: those are known by thei
 import asyncio
 import contextlib
 import ctypes
+import errno
 import socket
 import struct
 from collections.abc import Iterable, Mapping
@@ -22,10 +23,15 @@ _SOL_PACKET, _AUXDATA, _VNET_HDR, _IGNORE_OUTGOING = 263, 8, 15, 23
 _CSUM_NOT_READY = 1 << 3  # TP_STATUS_CSUMNOTREADY, linux/if_packet.h
 _ETH_P_ALL, _ETH_P_IP, _ETH_P_IPV6 = 3, 0x0800, 0x86DD
 _TCP_UDP = (6, 17)
-_SNAP = 10 + 64
+_VNET_BYTES = 10  # struct virtio_net_hdr
+_ETHERNET = 14
+_LINK_BYTES = {1: _ETHERNET, 772: _ETHERNET}
+"""Link header by kind of device (linux/if_arp.h): Ethernet, loopback; an xfrm interface has none."""
+_SNAP = _VNET_BYTES + _ETHERNET + 64
 _PACKET_STATISTICS, _ATTACH_FILTER = 6, 26
 _STATISTICS = struct.Struct("=II")  # struct tpacket_stats: packets, drops
 _ESP = 50
+_NETWORK = 0xFFF00000  # SKF_NET_OFF, linux/filter.h: offsets from the network header, whatever is before it
 
 
 def _bpf(code: int, yes: int, no: int, value: int) -> bytes:
@@ -36,10 +42,10 @@ _NOT_ESP = b"".join(
     (
         _bpf(0x28, 0, 0, 0xFFFFF000),  # the ethertype (SKF_AD_PROTOCOL)
         _bpf(0x15, 0, 2, _ETH_P_IP),
-        _bpf(0x30, 0, 0, 9),  # IPv4's protocol
+        _bpf(0x30, 0, 0, _NETWORK + 9),  # IPv4's protocol
         _bpf(0x15, 3, 4, _ESP),
         _bpf(0x15, 0, 3, _ETH_P_IPV6),
-        _bpf(0x30, 0, 0, 6),  # IPv6's next header
+        _bpf(0x30, 0, 0, _NETWORK + 6),  # IPv6's next header
         _bpf(0x15, 0, 1, _ESP),
         _bpf(0x06, 0, 0, 0),
         _bpf(0x06, 0, 0, _SNAP),
@@ -62,17 +68,17 @@ class RealArrivals:
     """Packet sockets, open only while somebody looks: every packet pays for them."""
 
     async def sample(self, devices: Iterable[str], seconds: float) -> Mapping[str, Arrival]:
-        """Raises KernelError without CAP_NET_RAW."""
+        """Raises KernelError, also without CAP_NET_RAW."""
         found = {}
         with contextlib.ExitStack() as opened:
             ears = {}
             for device in devices:
                 try:
                     ears[device] = opened.enter_context(_listen(device))
-                except PermissionError as refused:
-                    raise KernelError(f"{device}: a packet socket: {refused.strerror}", refused.errno or 0) from refused
-                except OSError:
-                    continue  # gone since
+                except OSError as error:
+                    if error.errno in (errno.ENODEV, errno.ENXIO, errno.ENETDOWN):
+                        continue  # gone since
+                    raise KernelError(f"{device}: a packet socket: {error.strerror}", error.errno or 0) from error
             before = _received()
             for ear in ears.values():
                 _count(ear)  # from now on
@@ -87,7 +93,8 @@ class RealArrivals:
 
 
 def _listen(device: str) -> socket.socket:
-    ear = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC, 0)
+    # Raw: the kernel gives no virtio header to others (packet_setsockopt, net/packet/af_packet.c).
+    ear = socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC, 0)
     try:
         ear.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER)
         for option in (_AUXDATA, _VNET_HDR, _IGNORE_OUTGOING):
@@ -119,17 +126,23 @@ def _drain(ear: socket.socket) -> Arrival:
     for _ in range(_MOST):
         try:
             data, ancillary, _, address = ear.recvmsg(_SNAP, 64)
-        except OSError:  # nothing more, or the device went down
-            break
-        judged = judge(data, address[1], ancillary)
+        except OSError as ended:
+            if ended.errno == errno.EINVAL:
+                continue  # put together in a way that a virtio header cannot say (UDP before 6.2)
+            break  # nothing more, or the device went down
+        link = _LINK_BYTES.get(address[3], 0)
+        judged = judge(data[:_VNET_BYTES] + data[_VNET_BYTES + link :], address[1], ancillary)
         seen += judged is not None
         unfinished += bool(judged)
     return Arrival(seen, unfinished)
 
 
 def judge(data: bytes, ethertype: int, ancillary: Iterable[tuple[int, int, bytes]]) -> bool | None:
-    """Whether a packet's checksum is unfinished; None for what has none of its own, or was put together from others."""
-    if len(data) < 30 or data[1] != 0:  # struct virtio_net_hdr: flags, gso_type, ...: ten bytes
+    """Whether a packet's checksum is unfinished; None for what has none of its own, or was put together from others.
+
+    `data`: a virtio header, and the packet from its IP header on.
+    """
+    if len(data) < 30 or data[1] != 0:  # struct virtio_net_hdr: flags, gso_type, ...
         return None
     if ethertype == _ETH_P_IP:
         protocol, fragment = data[10 + 9], int.from_bytes(data[16:18], "big") & 0x3FFF
