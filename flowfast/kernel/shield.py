@@ -23,12 +23,14 @@ LARGEST = 512
 
 _LDX_B, _LDX_H, _LDX_W = 0x71, 0x69, 0x61  # load from memory: 1, 2, 4 bytes
 _STX_H, _STX_W = 0x6B, 0x63
-_MOV, _MOV_REGISTER, _ADD, _ADD_REGISTER, _AND, _RSH, _BIG_ENDIAN = 0xB7, 0xBF, 0x07, 0x0F, 0x57, 0x77, 0xDC
-_JUMP, _IF_EQUAL, _IF_NOT_EQUAL, _IF_ABOVE, _IF_ABOVE_REGISTER = 0x05, 0x15, 0x55, 0x25, 0x2D
+_MOV, _MOV_REGISTER, _ADD, _ADD_REGISTER, _AND, _LSH, _RSH, _BIG_ENDIAN = 0xB7, 0xBF, 0x07, 0x0F, 0x57, 0x67, 0x77, 0xDC
+_JUMP, _IF_EQUAL, _IF_NOT_EQUAL, _IF_ABOVE = 0x05, 0x15, 0x55, 0x25
+_IF_EQUAL_REGISTER, _IF_ABOVE_REGISTER = 0x1D, 0x2D
 _CALL, _EXIT = 0x85, 0x95
 _RANDOM, _ADJUST_META = 7, 54  # bpf_get_prandom_u32, bpf_xdp_adjust_meta
 _XDP_PASS = 2
 _ETHERNET, _IPV4, _IPV6 = 14, 20, 40
+_TCP, _UDP = 6, 17
 _DF, _DF_CLEARED = 0x0040, 0xFFBF  # of frag_off as it lies in memory, read on a little-endian machine
 
 Line = tuple[str, int, int, int, int | str, int]
@@ -49,10 +51,19 @@ def _lines() -> list[Line]:
         ("", _IF_NOT_EQUAL, 5, 0, "pass", 0xDD86),
         ("", _ADD, 4, 0, 0, _IPV6 - _IPV4),
         ("", _IF_ABOVE_REGISTER, 4, 3, "pass", 0),
+        ("", _LDX_B, 5, 2, _ETHERNET + 6, 0),  # the next header
+        ("", _IF_EQUAL, 5, 0, "apart", _UDP),
+        ("", _IF_NOT_EQUAL, 5, 0, "pass", _TCP),
+        ("", _ADD, 4, 0, 0, 20),
+        ("", _IF_ABOVE_REGISTER, 4, 3, "pass", 0),
         ("", _LDX_H, 5, 2, _ETHERNET + 4, 0),  # the length of what follows IPv6's header
         ("", _BIG_ENDIAN, 5, 0, 0, 16),
         ("", _IF_ABOVE, 5, 0, "pass", LARGEST - _IPV6),
-        ("", _CALL, 0, 0, 0, _RANDOM),
+        ("", _LDX_B, 4, 2, _ETHERNET + _IPV6 + 12, 0),  # TCP's header length, in words, in the upper half
+        ("", _RSH, 4, 0, 0, 4),
+        ("", _LSH, 4, 0, 0, 2),
+        ("", _IF_EQUAL_REGISTER, 5, 4, "pass", 0),  # without data: GRO merges it with nothing, and lets it flush
+        ("apart", _CALL, 0, 0, 0, _RANDOM),
         ("", _MOV_REGISTER, 7, 0, 0, 0),
         ("", _MOV_REGISTER, 1, 6, 0, 0),
         ("", _MOV, 2, 0, 0, -4),

@@ -82,12 +82,15 @@ class Machine:
                     r[into] &= immediate
                 case 0x77:
                     r[into] >>= immediate
+                case 0x67:
+                    r[into] <<= immediate
                 case 0xDC:
                     r[into] = int.from_bytes((r[into] & 0xFFFF).to_bytes(2, "little"), "big")
                 case _:
                     taken = {
                         0x05: True,
                         0x15: r[into] == immediate,
+                        0x1D: r[into] == r[source],
                         0x55: r[into] != immediate,
                         0x25: r[into] > immediate,
                         0x2D: r[into] > r[source],
@@ -102,8 +105,15 @@ def ipv4(size: int, *, flags: int = 0x4000, ident: int = 1, source: str = "10.1.
     return bytes(12) + b"\x08\x00" + head + bytes(range(256))[: max(size - len(head), 0)].ljust(size - len(head), b"x")
 
 
-def ipv6(size: int) -> bytes:
-    return bytes(12) + b"\x86\xdd" + struct.pack("!IHBB", 6 << 28, size - 40, 17, 64) + bytes(32) + bytes(size - 40)
+def ipv6(size: int, protocol: int = 17) -> bytes:
+    head = struct.pack("!IHBB", 6 << 28, size - 40, protocol, 64) + bytes(32)
+    return bytes(12) + b"\x86\xdd" + head + bytes(size - 40)
+
+
+def tcp6(data: int, words: int = 8) -> bytes:
+    frame = bytearray(ipv6(40 + 4 * words + data, 6))
+    frame[14 + 40 + 12] = words << 4
+    return bytes(frame)
 
 
 @given(
@@ -130,22 +140,45 @@ def test_df_of_a_small_packet_is_cleared_and_its_checksum_right(size: int, ident
         ipv4(60, flags=0),
         ipv4(60, flags=0x2000),
         ipv4(64, options=b"\x01\x01\x01\x01"),
-        ipv6(LARGEST + 1),
+        tcp6(LARGEST - 71),
+        tcp6(0),
+        tcp6(0, words=5),
+        tcp6(0, words=15),
+        tcp6(0)[:60],
+        ipv6(60, protocol=58),
         bytes(12) + b"\x08\x06" + bytes(46),
         bytes(12) + b"\x08\x00",
         b"",
     ],
-    ids=["513 bytes", "1400 bytes", "no DF", "a fragment", "options", "large IPv6", "ARP", "cut short", "empty"],
+    ids=[
+        "513 bytes",
+        "1400 bytes",
+        "no DF",
+        "a fragment",
+        "options",
+        "large TCP over IPv6",
+        "an acknowledgement",
+        "without options",
+        "with many",
+        "cut within TCP",
+        "ICMPv6",
+        "ARP",
+        "cut short",
+        "empty",
+    ],
 )
 def test_everything_else_is_left_as_it_is(frame: bytes) -> None:
     machine = Machine(frame)
     assert (machine.run(), machine.frame, machine.metadata) == (XDP_PASS, frame, b"")
 
 
-@pytest.mark.parametrize("size", [41, 60, LARGEST])
-def test_a_small_ipv6_packet_gets_metadata_of_its_own(size: int) -> None:
-    machine = Machine(ipv6(size))
-    assert (machine.run(), machine.frame) == (XDP_PASS, ipv6(size))
+@pytest.mark.parametrize(
+    "frame", [ipv6(49), ipv6(60), ipv6(LARGEST), ipv6(1400), tcp6(1), tcp6(20, words=5), tcp6(LARGEST - 72)]
+)
+def test_what_must_not_be_merged_gets_metadata_of_its_own(frame: bytes) -> None:
+    """UDP over IPv6 of any size, or small packets would leave after larger ones; TCP with little data."""
+    machine = Machine(frame)
+    assert (machine.run(), machine.frame) == (XDP_PASS, frame)
     assert machine.metadata == (0x12345678).to_bytes(4, "little")
 
 
