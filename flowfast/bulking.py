@@ -5,16 +5,17 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from flowfast.apply.knobs import KnobJournal, turn_knobs
 from flowfast.config.bulk import Bulk, Profile, Risk
 from flowfast.kernel import Kernel
-from flowfast.model.bulk import Arrival
+from flowfast.model.bulk import Arrival, Choice
 from flowfast.model.desired import Desired
 from flowfast.model.errors import FlowfastError
 from flowfast.model.knob import Knob, KnobKind, Settings, Turn
 from flowfast.model.state import RouterState
+from flowfast.plan.governor import Governor, Seen
 
 log = logging.getLogger(__name__)
 
@@ -25,12 +26,6 @@ FIRST_LOOK_SECONDS = 0.3
 """How long a command looks that looks but once."""
 MOST_TURNS = 4
 """A knob is turned, and again three times where something else turns it back; then it is left alone."""
-PAYS = 1.2
-"""Packets that must travel as one on average, or a stage costs more than it saves (docs/bulking.md: 5 to 15 %)."""
-POOR_LOOKS = 10
-"""Looks in a row at which a stage did not pay, after which `auto` lets the device rest: five seconds."""
-REST_SECONDS, LONGEST_REST_SECONDS = 20.0, 320.0
-"""The first rest, and the longest: each that brought nothing is followed by one twice as long."""
 STAGES = ("rx-gro-list", "rx-udp-gro-forwarding")
 
 
@@ -50,15 +45,6 @@ async def with_arrivals(kernel: Kernel, state: RouterState, seconds: float = FIR
     return replace(state, bulk=replace(state.bulk, arrivals=arrivals))
 
 
-@dataclass(slots=True)
-class _Trial:
-    """What `auto` knows of a device. `until`: it rests, by the clock; None: its stage is on, if one is qualified."""
-
-    poor: int = 0
-    until: float | None = None
-    rest: float = REST_SECONDS
-
-
 class Bulking:
     """What the controller keeps of bulking between two rounds."""
 
@@ -72,7 +58,10 @@ class Bulking:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._clock = clock
-        self._trials: dict[int, _Trial] = {}
+        self._governors: dict[int, Governor] = {}
+        self._received: dict[int, int] = {}
+        """Packets by ifindex, as of the last look."""
+        self._busy: float | None = None
         self._kernel, self._config, self._wake = kernel, config, wake
         self._journal = journal or KnobJournal()
         self._arrivals: dict[int, Arrival] = {}
@@ -91,10 +80,15 @@ class Bulking:
         self._indices = {link.name: link.ifindex for link in state.links}
         arrivals = {name: self._arrivals[at] for name, at in self._indices.items() if at in self._arrivals}
         contested = frozenset((knob.object, knob.name) for knob, turns in self._turns.items() if turns >= MOST_TURNS)
-        resting = frozenset(
-            name for name, at in self._indices.items() if (trial := self._trials.get(at)) and trial.until is not None
-        )
-        return replace(state, bulk=replace(state.bulk, arrivals=arrivals, contested=contested, resting=resting))
+        chosen = {name: choice for name, at in self._indices.items() if (choice := self._chosen(at))}
+        return replace(state, bulk=replace(state.bulk, arrivals=arrivals, contested=contested, chosen=chosen))
+
+    def _chosen(self, index: int) -> Choice | None:
+        governor = self._governors.get(index)
+        if governor is None or governor.stage is None:
+            return None
+        settled = governor.choice is not None and governor.choice.stage is governor.stage
+        return governor.choice if settled else Choice(governor.stage)
 
     def done(self, desired: Desired, turned: tuple[Turn, ...]) -> bool:
         """What a round wanted, and turned; whether that makes more possible, in another one."""
@@ -118,9 +112,16 @@ class Bulking:
     async def look(self) -> None:
         """One look. Unfinished checksums turn the stages of their device off at once, not in the next round."""
         devices = [name for name in self._indices if self._watched(name)]
-        for name, now in (await self._kernel.arrivals.sample(devices, LOOK_SECONDS)).items():
+        found = await self._kernel.arrivals.sample(devices, LOOK_SECONDS)
+        busy, was = self._kernel.arrivals.busy(), self._busy
+        self._busy = busy
+        came = {name: self._came(self._indices[name], now) for name, now in found.items()}
+        # Softirq time is of all packets, so that what it is divided by is, too.
+        share = None if busy is None or was is None else (busy - was) / max(sum(came.values()), 1)
+        for name, now in found.items():
             index = self._indices[name]
-            self._govern(name, index, now)
+            spent = None if share is None else share * came[name]
+            self._govern(name, index, Seen(self._clock(), came[name], now.factor, spent))
             had = self._arrivals.get(index)
             unfinished = (had.unfinished if had else 0) + now.unfinished
             self._arrivals[index] = replace(now, seen=(had.seen if had else 0) + now.seen, unfinished=unfinished)
@@ -130,36 +131,46 @@ class Bulking:
                     self._off(name)
                 self._wake()
 
-    def _govern(self, device: str, index: int, now: Arrival) -> None:
-        """Profile auto: a stage that puts nothing together goes off for a while. Too little traffic changes nothing."""
-        if self._config.of(device) is not Profile.AUTO or now.factor is None:
+    def _came(self, index: int, now: Arrival) -> int:
+        """Packets on the wire since the last look; none at the first."""
+        if now.received is None:
+            return now.wire or 0
+        before = self._received.get(index, now.received)
+        self._received[index] = now.received
+        return max(now.received - before, 0)
+
+    def _govern(self, device: str, index: int, seen: Seen) -> None:
+        """Profile auto: has the governor look, and turns the device to the stage that it wants."""
+        if self._config.of(device) is not Profile.AUTO or self._desired is None:
             return
-        trial = self._trials.setdefault(index, _Trial())
-        if trial.until is not None:
-            if self._clock() >= trial.until:
-                trial.until, trial.poor = None, 0
-                self._wake()
-        elif now.factor >= PAYS:
-            trial.poor, trial.rest = 0, REST_SECONDS
-        elif self._desired is not None and self._desired.knobs.get(Knob(KnobKind.FEATURE, device, "rx-gro")) == "on":
-            trial.poor += 1
-            if trial.poor >= POOR_LOOKS:
-                log.info("%s: %.2f packets travel as one: no stage for %.0f s", device, now.factor, trial.rest)
-                trial.until = self._clock() + trial.rest
-                trial.rest = min(2 * trial.rest, LONGEST_REST_SECONDS)
-                self._wake()
+        stages = self._desired.stages.get(device)
+        if not stages:
+            return
+        governor = self._governors.setdefault(index, Governor())
+        others = any(other.trying for at, other in self._governors.items() if at != index)
+        before = governor.choice
+        if governor.look(seen, tuple(stages), may_try=not others) and governor.stage is not None:
+            self._now({**self._desired.knobs, **stages[governor.stage]})
+        if governor.choice is not None and governor.choice is not before:
+            log.info("%s: %s", device, governor.choice.why)
+            self._wake()  # that what was chosen is shown
 
     def _watched(self, device: str) -> bool:
         had = self._arrivals.get(self._indices[device])
         return self._config.of(device) not in (Profile.KEEP, Profile.OFF) and not (had and had.unfinished)
 
     def overtaken(self, state: RouterState, desired: Desired) -> Desired:
-        """The plan without the stages of devices at which unfinished checksums have arrived since it was made."""
+        """The plan with what was learnt since it was made: another stage is wanted, or unfinished checksums came."""
+        knobs = dict(desired.knobs)
+        for name, at in self._indices.items():
+            governor, planned = self._governors.get(at), state.bulk.chosen.get(name)
+            if governor is not None and governor.stage is not None and planned != self._chosen(at):
+                knobs |= desired.stages.get(name, {}).get(governor.stage, {})
         known = {name for name, arrival in state.bulk.arrivals.items() if arrival.unfinished}
         news = {
             name for name, at in self._indices.items() if (had := self._arrivals.get(at)) and had.unfinished
         } - known
-        return replace(desired, knobs={**desired.knobs, **self._stages_off(desired, news)}) if news else desired
+        return replace(desired, knobs={**knobs, **self._stages_off(desired, news)})
 
     def _stages_off(self, desired: Desired, devices: Iterable[str]) -> Settings:
         """The UDP stages that the plan wants something of, all off; not where the config takes that risk."""
@@ -175,11 +186,15 @@ class Bulking:
         """Turns them off now; what else holds stays as it is."""
         if self._desired is None:
             return
-        self._desired = replace(
-            self._desired, knobs={**self._desired.knobs, **self._stages_off(self._desired, [device])}
-        )
-        turned, refused = turn_knobs(self._kernel.knobs, self._desired.knobs, self._journal)
+        self._now({**self._desired.knobs, **self._stages_off(self._desired, [device])}, logging.WARNING)
+
+    def _now(self, knobs: Settings, level: int = logging.INFO) -> None:
+        """Turns knobs between two rounds; the next one finds them so."""
+        if self._desired is None:
+            return
+        self._desired = replace(self._desired, knobs=knobs)
+        turned, refused = turn_knobs(self._kernel.knobs, knobs, self._journal)
         for turn in turned:
-            log.warning("%s", turn)
+            log.log(level, "%s", turn)
         for reason in refused:
             log.error("%s", reason)

@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import ctypes
 import errno
+import os
 import socket
 import struct
 from collections.abc import Iterable, Mapping
@@ -63,6 +64,9 @@ class Arrivals(Protocol):
     async def sample(self, devices: Iterable[str], seconds: float) -> Mapping[str, Arrival]:
         """What arrived at each device meanwhile; a device at which nothing did, or that is gone, is not there."""
 
+    def busy(self) -> float | None:
+        """Seconds that all CPUs together have spent in softirq so far: packets are received there. None: not known."""
+
 
 class RealArrivals:
     """Packet sockets, open only while somebody looks: every packet pays for them."""
@@ -88,8 +92,17 @@ class RealArrivals:
                 stack = _count(ear)
                 wire = after[device] - before[device] if device in before and device in after else None
                 if stack:
-                    found[device] = replace(_drain(ear), wire=wire, stack=stack)
+                    found[device] = replace(_drain(ear), wire=wire, stack=stack, received=after.get(device))
         return found
+
+    def busy(self) -> float | None:
+        """The seventh column of /proc/stat (proc(5)), in ticks of which sysconf says how many make a second."""
+        try:
+            with Path("/proc/stat").open() as file:
+                columns = file.readline().split()
+            return int(columns[7]) / os.sysconf("SC_CLK_TCK")
+        except (OSError, IndexError, ValueError):
+            return None
 
 
 def _listen(device: str) -> socket.socket:
@@ -165,8 +178,13 @@ class FakeArrivals:
 
     def __init__(self, arrivals: Mapping[str, Arrival] | None = None) -> None:
         self.arrivals = dict(arrivals or {})
+        self.spent: float | None = None
 
     async def sample(self, devices: Iterable[str], seconds: float) -> Mapping[str, Arrival]:
         """What was set, at once."""
         await asyncio.sleep(0)
         return {device: self.arrivals[device] for device in devices if device in self.arrivals}
+
+    def busy(self) -> float | None:
+        """What was set."""
+        return self.spent

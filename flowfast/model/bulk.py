@@ -117,13 +117,14 @@ class Arrival:
     """How packets arrived at a device while somebody looked. `unfinished`: their checksum was not finished.
 
     `wire`: packets that its driver received meanwhile; `stack`: those that the stack saw of them, without the outer
-    packets of tunnels. None: not counted.
+    packets of tunnels. `received`: packets that its driver ever received. None: not counted.
     """
 
     seen: int
     unfinished: int
     wire: int | None = None
     stack: int | None = None
+    received: int | None = None
 
     @property
     def factor(self) -> float | None:
@@ -131,6 +132,14 @@ class Arrival:
         if self.wire is None or not self.stack or self.wire < ENOUGH:
             return None
         return self.wire / self.stack
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """A stage that the governor wants, and the figures that speak for it; none while it is trying."""
+
+    stage: Stage
+    why: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,5 +156,5 @@ class BulkState:
     """Kernels that the table knows."""
     contested: frozenset[tuple[str, str]] = frozenset()
     """Device and knob: something else turned them back as often as flowfast turned them."""
-    resting: frozenset[str] = frozenset()
-    """Devices of profile auto on which a stage put nothing together lately."""
+    chosen: Mapping[str, Choice] = field(default_factory=dict)
+    """Devices of profile auto: the stage that their traffic is found to want (plan/governor.py)."""

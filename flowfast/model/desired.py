@@ -1,7 +1,9 @@
 """Desired: what the planner decided, with the reasons; and Step, one change towards it."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from flowfast.model.bulk import Stage
 from flowfast.model.knob import Settings
 from flowfast.model.nftables import Ruleset
 from flowfast.model.reason import Reason
@@ -19,6 +21,8 @@ class Desired:
     reasons: tuple[Reason, ...] = ()
     knobs: Settings = field(default_factory=dict)
     steering: Steering | None = None
+    stages: Mapping[str, Mapping[Stage, Settings]] = field(default_factory=dict)
+    """By device of profile auto: the stages that may be on, the best first and OFF last, with their knobs."""
 
 
 @dataclass(frozen=True, slots=True)

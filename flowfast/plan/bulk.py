@@ -137,12 +137,14 @@ def plan_bulk(
     wan: Iterable[str],
     *,
     busy: frozenset[str] = frozenset(),
-) -> tuple[Settings, list[Reason]]:
-    """The knobs that are wanted, and the reasons: what is on and breaks packets, what is not on and why.
+) -> tuple[Settings, dict[str, dict[Stage, Settings]], list[Reason]]:
+    """The knobs that are wanted, those of each stage that `auto` may choose, and the reasons: what is on and breaks
+    packets, what is not on and why.
 
     `busy`: devices whose XDP program is for something else.
     """
     settings: dict[Knob, str] = {}
+    choices: dict[str, dict[Stage, Settings]] = {}
     reasons: list[Reason] = []
     for site in sites(state, tunnels, frozenset(lan), frozenset(wan)):
         accepted = config.bulk.accepted(site.device)
@@ -150,10 +152,6 @@ def plan_bulk(
         profile = config.bulk.of(site.device)
         if profile is Profile.KEEP:
             continue
-        if profile is Profile.AUTO and site.device in state.bulk.resting:
-            profile = Profile.OFF
-            sentence = "no stage is on for a while: hardly any packets travelled as one"
-            reasons.append(Reason("BULK_RESTING", site.device, sentence, "it is tried again", Severity.INFO))
         shield = _may_shield(site, config, busy)
         stage, needs_shield, why = _choose(site, state.bulk, profile, accepted, shield)
         reasons += why
@@ -162,19 +160,19 @@ def plan_bulk(
             if not site.shielded:
                 # Only once it is there: a device that refuses it must not be left with a stage that needs it.
                 stage, _, _ = _choose(site, state.bulk, profile, accepted, False)
-        wanted = _wanted(site, stage, WAITS.get(profile, 0))
-        able = {name: value for name, value in wanted.items() if name not in site.knobs.fixed}
-        reasons += _fixed(site, wanted)
-        for name, value in able.items():
-            if (site.device, name) in state.bulk.contested:
-                sentence = f"something else turned {name} back again and again: it is left as it is"
-                reasons.append(
-                    Reason("BULK_CONTESTED", site.device, sentence, "find what sets it, then restart flowfast")
-                )
-            else:
-                kind = KnobKind.DEVICE if name in NAPI else KnobKind.FEATURE
-                settings[Knob(kind, site.device, name)] = value
-    return settings, reasons
+        wait = WAITS.get(profile, 0)
+        if profile is Profile.AUTO:
+            able = [*_able(site, state.bulk, accepted, shield and site.shielded), Stage.OFF]
+            choices[site.device] = {each: _settings(site, each, wait, state.bulk)[0] for each in able}
+            chosen = state.bulk.chosen.get(site.device)
+            if chosen is not None and chosen.stage in able:
+                stage = chosen.stage
+                if chosen.why:
+                    reasons.append(Reason("BULK_CHOSEN", site.device, chosen.why, "none", Severity.INFO))
+        wanted, told = _settings(site, stage, wait, state.bulk)
+        settings |= wanted
+        reasons += told
+    return settings, choices, reasons
 
 
 def condemned(site: Site, bulk: BulkState, accepted: frozenset[Risk] = frozenset()) -> list[Reason]:
@@ -224,6 +222,32 @@ def _choose(
                 sentence = f"{stage} stays off: {found[0].sentence}"
                 reasons.append(Reason("BULK_NOT_QUALIFIED", site.device, sentence, remedy))
     return Stage.OFF, False, reasons
+
+
+def _able(site: Site, bulk: BulkState, accepted: frozenset[Risk], shielded: bool) -> Iterator[Stage]:
+    """The stages that may be on now, the best first."""
+    for stage in BEST:
+        for shield in {False, shielded}:
+            if all(problem.risk in accepted for problem in problems(site, stage, bulk, shield)):
+                yield stage
+                break
+
+
+def _settings(site: Site, stage: Stage, wait: int, bulk: BulkState) -> tuple[dict[Knob, str], list[Reason]]:
+    """The knobs of a stage that can be turned, and the reasons for those that cannot."""
+    wanted = _wanted(site, stage, wait)
+    settings, reasons = {}, list(_fixed(site, wanted))
+    for name, value in wanted.items():
+        if name in site.knobs.fixed:
+            continue
+        if (site.device, name) in bulk.contested:
+            sentence = f"something else turned {name} back again and again: it is left as it is"
+            remedy = "find what sets it, then restart flowfast"
+            reasons.append(Reason("BULK_CONTESTED", site.device, sentence, remedy))
+        else:
+            kind = KnobKind.DEVICE if name in NAPI else KnobKind.FEATURE
+            settings[Knob(kind, site.device, name)] = value
+    return settings, reasons
 
 
 def _wanted(site: Site, stage: Stage, wait: int) -> dict[str, str]:

@@ -64,12 +64,13 @@ def plan(state: RouterState, config: Config, refused: frozenset[int] = frozenset
     facing = _devices(state, config)
     steered = steer(state, config.steering, tunnels, {Side.LAN: facing.lan, Side.WAN: facing.wan}, refused)
     busy = frozenset(knob.object for knob, value in steered.knobs.items() if knob.kind is KnobKind.XDP)
-    bulked, why = plan_bulk(state, config, tunnels, facing.lan, facing.wan, busy=busy)
+    bulked, stages, why = plan_bulk(state, config, tunnels, facing.lan, facing.wan, busy=busy)
     return replace(
         desired,
         reasons=tuple(sorted({*desired.reasons, *steered.reasons, *why})),
         knobs={**steered.knobs, **bulked},
         steering=steered.steering,
+        stages=stages,
     )
 
 

@@ -6,13 +6,13 @@ from pathlib import Path
 import pytest
 
 from flowfast.apply.knobs import KnobJournal, turn_knobs
-from flowfast.bulking import LONGEST_REST_SECONDS, MOST_TURNS, POOR_LOOKS, REST_SECONDS, Bulking
+from flowfast.bulking import MOST_TURNS, Bulking
 from flowfast.config.bulk import Bulk, Profile, Risk
 from flowfast.kernel.arrivals import FakeArrivals
 from flowfast.kernel.fake import FakeKernel
 from flowfast.kernel.knobs import FakeKnobs
 from flowfast.kernel.links import FakeLinks
-from flowfast.model.bulk import Arrival
+from flowfast.model.bulk import Arrival, Stage
 from flowfast.model.desired import Desired
 from flowfast.model.knob import Knob, KnobKind, Turn
 from flowfast.model.link import Link
@@ -112,53 +112,72 @@ def test_a_knob_that_is_wanted_otherwise_is_not_contested(tmp_path: Path) -> Non
 
 
 AUTO = Bulk(profile=Profile.AUTO)
+STAGES = {Stage.LIST: {LIST: "on", GRO: "on"}, Stage.OFF: {LIST: "off", GRO: "off"}}
 
 
-def resting(lan: Watched) -> bool:
-    return lan.bulking.told(STATE).bulk.resting == {"lan0"}
+class Governed(Watched):
+    """A device of profile auto on which two stages may be on; packets cost a microsecond, and what the stage adds."""
+
+    def __init__(self, folder: Path, merges: float) -> None:
+        super().__init__(folder, AUTO)
+        self.merges, self.received = merges, 0
+        self.kernel.arrivals.spent = 0.0
+        self.bulking.done(Desired(knobs=WANTED, stages={"lan0": STAGES}), ())
+
+    @property
+    def stage(self) -> Stage:
+        return Stage.LIST if self.kernel.knobs.values[LIST] == "on" else Stage.OFF
+
+    def looks(self, count: int, packets: int = 100_000) -> None:
+        for _ in range(count):
+            self.now += 0.5
+            self.received += packets
+            on = self.stage is Stage.LIST
+            factor = self.merges if on else 1.0
+            self.kernel.arrivals.spent = (self.kernel.arrivals.spent or 0.0) + packets * 1e-6 * (on * 0.1 + 1 / factor)
+            stack = int(packets / factor)
+            self.kernel.arrivals.arrivals = {"lan0": Arrival(10, 0, packets, stack, self.received)}
+            asyncio.run(self.bulking.look())
 
 
-def test_auto_rests_where_nothing_is_put_together_and_tries_again(tmp_path: Path) -> None:
-    lan = Watched(tmp_path, AUTO)
-    for _ in range(POOR_LOOKS):
-        assert not resting(lan)
-        lan.look(10, 0, 1000, 1000)
-    assert resting(lan)
-    lan.now = REST_SECONDS - 1
-    lan.look(10, 0, 1000, 1000)
-    assert resting(lan)
-    lan.now = REST_SECONDS
-    lan.look(10, 0, 1000, 1000)
-    assert not resting(lan)
+def test_auto_turns_a_stage_off_that_only_costs_and_keeps_one_that_pays(tmp_path: Path) -> None:
+    for merges, wanted in ((1.0, Stage.OFF), (4.0, Stage.LIST)):
+        lan = Governed(tmp_path / str(merges), merges)
+        lan.looks(30)
+        assert lan.stage is wanted
+        choice = lan.bulking.told(STATE).bulk.chosen["lan0"]
+        assert choice.stage is wanted
+        assert f"{wanted} {merges if wanted is Stage.LIST else 1.0:.1f} as one" in choice.why
+        lan.bulking.told(STATE)
 
 
-def test_auto_rests_longer_each_time_that_it_brought_nothing(tmp_path: Path) -> None:
-    lan, rests = Watched(tmp_path, AUTO), []
-    for _ in range(8):
-        while not resting(lan):
-            lan.look(10, 0, 1000, 1000)
-        began = lan.now
-        while resting(lan):
-            lan.now += 1
-            lan.look(10, 0, 1000, 1000)
-        rests.append(lan.now - began)
-    assert rests == [20, 40, 80, 160, 320, 320, 320, 320]
-    assert rests[-1] == LONGEST_REST_SECONDS
+def test_auto_changes_nothing_without_traffic(tmp_path: Path) -> None:
+    lan = Governed(tmp_path, 1.0)
+    lan.looks(100, packets=20)
+    assert lan.kernel.knobs.turned == [(LIST, "on"), (WAIT, "20000")]  # what the first round did
 
 
-def test_auto_keeps_what_pays_and_changes_nothing_without_traffic(tmp_path: Path) -> None:
-    lan = Watched(tmp_path, AUTO)
-    for _ in range(3 * POOR_LOOKS):
-        lan.look(10, 0, 1000, 100)  # ten travel as one
-        lan.look(10, 0, 50, 50)  # too few to say
-    assert not resting(lan)
+def test_what_auto_turned_goes_back_like_all_else(tmp_path: Path) -> None:
+    lan = Governed(tmp_path, 1.0)
+    lan.looks(30)
+    turn_knobs(lan.kernel.knobs, {}, lan.journal)
+    assert lan.kernel.knobs.values == {LIST: "off", WAIT: "0", GRO: "on"}
 
 
-def test_only_auto_rests(tmp_path: Path) -> None:
+def test_a_plan_made_before_auto_chose_does_not_turn_the_stage_back(tmp_path: Path) -> None:
+    lan = Governed(tmp_path, 1.0)
+    planned, state = Desired(knobs=WANTED, stages={"lan0": STAGES}), lan.bulking.told(STATE)
+    lan.looks(30)
+    assert lan.bulking.overtaken(state, planned).knobs == WANTED | STAGES[Stage.OFF]
+    assert lan.bulking.overtaken(lan.bulking.told(STATE), planned).knobs == WANTED
+
+
+def test_only_auto_governs(tmp_path: Path) -> None:
     lan = Watched(tmp_path, THROUGHPUT)
-    for _ in range(2 * POOR_LOOKS):
+    lan.bulking.done(Desired(knobs=WANTED, stages={"lan0": STAGES}), ())
+    for _ in range(60):
         lan.look(10, 0, 1000, 1000)
-    assert not resting(lan)
+    assert lan.kernel.knobs.values == WANTED
 
 
 def test_a_plan_made_before_unfinished_checksums_came_does_not_turn_the_stage_on_again(tmp_path: Path) -> None:
@@ -167,4 +186,4 @@ def test_a_plan_made_before_unfinished_checksums_came_does_not_turn_the_stage_on
     lan.look(10, 1)
     assert lan.bulking.overtaken(state, planned).knobs == WANTED | {LIST: "off"}
     # A plan that knew decides for itself: the table may have a stage for such packets.
-    assert lan.bulking.overtaken(lan.bulking.told(STATE), planned) is planned
+    assert lan.bulking.overtaken(lan.bulking.told(STATE), planned) == planned

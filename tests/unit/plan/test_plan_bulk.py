@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from flowfast.model.bulk import Arrival, BulkState, Case, Cell, DeviceKnobs, Side, Stage, Verdict
+from flowfast.model.bulk import Arrival, BulkState, Case, Cell, Choice, DeviceKnobs, Side, Stage, Verdict
 from flowfast.model.desired import Desired
 from flowfast.model.knob import Knob, KnobKind, Turned
 from flowfast.model.reason import Reason, Severity
@@ -235,9 +235,30 @@ def test_the_stage_goes_before_its_shield() -> None:
     assert [turn.knob for turn in turns({shield: "off", stage: "off"}, held, {})] == [stage, shield]
 
 
-def test_a_device_that_rests_has_no_stage_in_profile_auto_alone() -> None:
+def test_what_auto_has_chosen_is_planned_where_it_may_be() -> None:
     there = state(table())
-    there = replace(there, bulk=replace(there.bulk, resting=frozenset({"lan0"})))
-    assert of(plan(there, config("bulk: {profile: auto}")), "lan0")["rx-gro"] == "off"
-    assert codes(plan(there, config("bulk: {profile: auto}")).reasons) == ["BULK_RESTING"]
-    assert of(plan(there, config("bulk: {profile: balanced}")), "lan0")["rx-gro-list"] == "on"
+
+    def chosen(stage: Stage, profile: str = "auto", cells: RouterState = there) -> Desired:
+        choice = Choice(stage, "it costs least")
+        return plan(
+            replace(cells, bulk=replace(cells.bulk, chosen={"lan0": choice})), config(f"bulk: {{profile: {profile}}}")
+        )
+
+    assert of(chosen(Stage.OFF), "lan0")["rx-gro"] == "off"
+    assert of(chosen(Stage.UDP), "lan0")["rx-udp-gro-forwarding"] == "on"
+    assert codes(chosen(Stage.OFF).reasons) == ["BULK_CHOSEN"]
+    assert of(chosen(Stage.OFF, "balanced"), "lan0")["rx-gro-list"] == "on"
+    lost = state(table(cell(Stage.LIST, Side.LAN, udp4_18=Verdict.LOST)))
+    assert of(chosen(Stage.LIST, cells=lost), "lan0")["rx-gro-list"] == "off"
+
+
+def test_auto_is_told_which_stages_it_may_try() -> None:
+    lost = state(table(cell(Stage.LIST, Side.LAN, udp4_18=Verdict.LOST)))
+    desired = plan(lost, config("bulk: {profile: auto}"))
+    assert [*desired.stages["lan0"]] == [Stage.UDP, Stage.GRO, Stage.OFF]
+    assert [*desired.stages["wan0"]] == [Stage.LIST, Stage.UDP, Stage.GRO, Stage.OFF]
+    assert desired.stages["lan0"][Stage.UDP].items() <= desired.knobs.items()
+    off = desired.stages["lan0"][Stage.OFF]
+    assert off[Knob(KnobKind.FEATURE, "lan0", "rx-gro")] == "off"
+    assert off[Knob(KnobKind.DEVICE, "lan0", "gro_flush_timeout")] == "0"
+    assert plan(lost, config("bulk: {profile: latency}")).stages == {}

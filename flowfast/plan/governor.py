@@ -1,0 +1,205 @@
+"""The governor of profile auto: which stage costs a device's traffic least, found by trying; and when to try again.
+
+Pure: it is told what every look saw, and says which stage is wanted. It knows no device and turns nothing.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from statistics import median
+
+from flowfast.model.bulk import Choice, Stage
+
+ENOUGH = 100
+"""Packets on the wire between two looks below which the device is idle: nothing is learnt, and nothing changes."""
+TRY_LOOKS = 6
+"""Looks that a stage is judged by, after one that is not counted: some three seconds."""
+DRIFT_LOOKS = 8
+"""Looks in a row that differ from what a stage was chosen by, after which all are tried again."""
+DRIFT = 1.4
+"""How much they differ: as many times as many packets, or as few, travel as one."""
+PEEK_SECONDS = 12.0
+"""With no stage on nobody sees what one would merge: this often the best one is on for two looks."""
+MERGES, PAYS = 1.05, 1.2
+"""Packets that travel as one: below the first a stage only costs; above the second it pays, where cost is not known."""
+BUSY_SECONDS = 0.3
+"""Time in softirq below which what was spent on a stage's packets says nothing: it is counted in ticks."""
+AS_GOOD = 1.01
+"""A stage that costs this much of the cheapest stays, rather than change for nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """One look: since the one before, `packets` came by on the wire and CPUs spent `busy` seconds in softirq (None:
+    not known). `factor`: packets that travelled as one. `at`: seconds, of any clock that does not jump."""
+
+    at: float
+    packets: int
+    factor: float | None
+    busy: float | None = None
+
+
+class _Phase(StrEnum):
+    SETTLED = "settled"
+    PEEKING = "peeking"
+    TRYING = "trying"
+
+
+@dataclass(slots=True)
+class _Tried:
+    """What was seen of a stage."""
+
+    factors: list[float] = field(default_factory=list)
+    packets: int = 0
+    busy: float = 0.0
+    known: bool = True
+    looks: int = 0
+
+    def add(self, seen: Seen) -> None:
+        self.looks += 1
+        if seen.factor is not None:
+            self.factors.append(seen.factor)
+        self.packets += seen.packets
+        self.known = self.known and seen.busy is not None
+        self.busy += seen.busy or 0.0
+
+    @property
+    def factor(self) -> float:
+        return median(self.factors) if self.factors else 1.0
+
+    @property
+    def cost(self) -> float | None:
+        """Seconds of softirq a packet. None: too little was spent to say."""
+        return self.busy / self.packets if self.known and self.busy >= BUSY_SECONDS and self.packets else None
+
+
+class Governor:
+    """What `auto` knows of one device.
+
+    It settles within 13 s (four stages), after at most 12 s without a stage, or four with one, in which it notices a
+    change. The stages that it may try come with each look: they are the planner's to say.
+    """
+
+    def __init__(self) -> None:
+        self._stages: tuple[Stage, ...] = ()
+        self._phase = _Phase.SETTLED
+        self._choice: Choice | None = None
+        self._results: dict[Stage, _Tried] = {}
+        self._now = _Tried()
+        self._left: list[Stage] = []
+        self._on: Stage | None = None
+        self._fresh = False
+        self._drifted = 0
+        self._reference = 1.0
+        self._lost_at = 0.0
+        self._peeked = 0.0
+
+    @property
+    def stage(self) -> Stage | None:
+        """The stage that is wanted now. None: whatever the planner holds for best."""
+        return self._on
+
+    @property
+    def trying(self) -> bool:
+        """Whether it is comparing stages: no other device should then."""
+        return self._phase is _Phase.TRYING
+
+    @property
+    def choice(self) -> Choice | None:
+        """The last decision; None before the first."""
+        return self._choice
+
+    def look(self, seen: Seen, stages: tuple[Stage, ...], *, may_try: bool = True) -> bool:
+        """Takes one look, with the stages that may be on, the best first and OFF last; whether another is wanted now.
+
+        `may_try` False: another device is trying its stages, which would be in this one's figures.
+        """
+        if stages != self._stages:
+            # A stage came or went: what was found is about other choices.
+            self._stages, self._choice, self._phase, self._lost_at = stages, None, _Phase.SETTLED, 0.0
+            return self._turn(stages[0])
+        if len(stages) < 2 or seen.packets < ENOUGH:
+            return False
+        if self._fresh:  # begun before the stage was on
+            self._fresh = False
+            return False
+        match self._phase:
+            case _Phase.TRYING:
+                return self._compare(seen)
+            case _Phase.PEEKING:
+                return self._peek(seen)
+            case _Phase.SETTLED if self._choice is None:
+                return may_try and self._begin()
+            case _Phase.SETTLED if self._choice.stage is Stage.OFF:
+                if may_try and seen.at - self._peeked >= PEEK_SECONDS:
+                    self._phase = _Phase.PEEKING
+                    return self._turn(stages[0])
+                return False
+            case _:
+                return self._drift(seen) and may_try and self._begin()
+
+    def _turn(self, stage: Stage) -> bool:
+        changed, self._on = stage is not self._on, stage
+        self._fresh, self._now = changed, _Tried()
+        return changed
+
+    def _begin(self) -> bool:
+        self._phase, self._results, self._drifted = _Phase.TRYING, {}, 0
+        self._left = [stage for stage in self._stages if stage is not self._on]
+        return self._turn(self._on or self._stages[0])
+
+    def _compare(self, seen: Seen) -> bool:
+        self._now.add(seen)
+        if self._now.looks < TRY_LOOKS or self._on is None:
+            return False
+        self._results[self._on] = self._now
+        if self._left:
+            return self._turn(self._left.pop(0))
+        before = self._choice.stage if self._choice else None
+        self._choice = decide(self._results, self._stages, before)
+        self._phase, self._peeked, self._drifted = _Phase.SETTLED, seen.at, 0
+        self._reference = self._results[self._choice.stage].factor
+        best = max(result.factor for result in self._results.values())
+        self._lost_at = best if self._choice.stage is Stage.OFF else 0.0
+        return self._turn(self._choice.stage)
+
+    def _peek(self, seen: Seen) -> bool:
+        """One look at what the best stage would merge; all are tried if that is more than when they lost."""
+        self._peeked = seen.at
+        if (seen.factor or 1.0) >= max(PAYS, self._lost_at * DRIFT):
+            return self._begin()
+        self._phase = _Phase.SETTLED
+        return self._turn(Stage.OFF)
+
+    def _drift(self, seen: Seen) -> bool:
+        """Whether the traffic has changed for good."""
+        if seen.factor is None:
+            return False
+        far = not self._reference / DRIFT <= seen.factor <= self._reference * DRIFT
+        self._drifted = self._drifted + 1 if far or seen.factor < MERGES else 0
+        return self._drifted >= DRIFT_LOOKS
+
+
+def decide(results: Mapping[Stage, _Tried], stages: tuple[Stage, ...], before: Stage | None) -> Choice:
+    """The stage whose packets cost least, with the figures; the one from before where it is as good.
+
+    A stage that merges nothing only costs. Where cost is not known, the best stage that merges enough is taken.
+    """
+    merging = [stage for stage in stages if stage is Stage.OFF or results[stage].factor >= MERGES]
+    costs = {stage: cost for stage in merging if (cost := results[stage].cost) is not None}
+    if len(costs) < len(merging):
+        stage = next((each for each in merging if results[each].factor >= PAYS), Stage.OFF)
+        return Choice(stage, _told(stage, results, {}))
+    stage = min(costs, key=lambda each: costs[each])
+    if before in costs and costs[before] <= costs[stage] * AS_GOOD:
+        stage = before
+    return Choice(stage, _told(stage, results, costs))
+
+
+def _told(stage: Stage, results: Mapping[Stage, _Tried], costs: Mapping[Stage, float]) -> str:
+    def each(one: Stage) -> str:
+        cost = f", {costs[one] * 1e6:.2f} us a packet" if one in costs else ""
+        return f"{one} {results[one].factor:.1f} as one{cost}"
+
+    others = "; ".join(each(one) for one in results if one is not stage)
+    return f"{each(stage)}; tried: {others}" if others else each(stage)
