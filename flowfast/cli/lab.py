@@ -18,7 +18,7 @@ from flowfast.lab.recipe import DEFAULT, RECIPES, recipe
 from flowfast.lab.topology import Family
 from flowfast.model.bulk import Cell, Stage
 from flowfast.model.errors import FlowfastError
-from flowfast.qualified import FOLDER, save
+from flowfast.qualified import FOLDER, cells, save
 
 Command = Callable[..., None]
 OUTERS: dict[str, Family] = {"4": 4, "6": 6}
@@ -97,6 +97,15 @@ def build(names: tuple[str, ...], everything: bool) -> None:
     "--outer", "outers", multiple=True, default=["4"], type=click.Choice(list(OUTERS)), help="ESP's IP version."
 )
 @click.option(
+    "--shield",
+    "shields",
+    multiple=True,
+    default=["on", "off"],
+    type=click.Choice(["on", "off"]),
+    help="With our XDP program on the LAN (docs/bulking.md), or without.",
+)
+@click.option("--missing", is_flag=True, help="Only cells that the table does not have.")
+@click.option(
     "--into", type=click.Path(file_okay=False, path_type=Path), help="Folder of the table, if not flowfast's."
 )
 @click.option("-v", "--verbose", is_flag=True, help="Every kind of packet that did not arrive whole, as it happens.")
@@ -107,6 +116,8 @@ def qualify(
     topologies: Sequence[str],
     stages: Sequence[str],
     outers: Sequence[str],
+    shields: Sequence[str],
+    missing: bool,
     into: Path | None,
     verbose: bool,
 ) -> None:
@@ -120,8 +131,15 @@ def qualify(
         kernel = images.ensure(recipe(name), _progress).kernel
         for driver in drivers:
             cases = matrix(
-                [driver], topologies=topologies, stages=[*map(Stage, stages)], outers=[OUTERS[each] for each in outers]
+                [driver],
+                topologies=topologies,
+                stages=[*map(Stage, stages)],
+                outers=[OUTERS[each] for each in outers],
+                shields=[each == "on" for each in shields],
             )
+            if missing:
+                held = {cell.case for cell in cells(kernel, folder)}
+                cases = [case for case in cases if case not in held]
 
             def told(cell: Cell, name: str = name, kernel: str = kernel) -> None:
                 save(kernel, name, [cell], folder)

@@ -29,6 +29,7 @@ def cells(release: str, folder: Path = FOLDER) -> tuple[Cell, ...]:
 
 def save(release: str, image: str, new: Iterable[Cell], folder: Path = FOLDER) -> Path:
     """Puts cells into the kernel's file, in place of those of the same case. One cell a line."""
+    folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{kernel_id(release)}.json"
     cells.cache_clear()
     held = {cell.case: cell for cell in cells(release, folder)} | {cell.case: cell for cell in new}

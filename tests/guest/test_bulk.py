@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from flowfast.apply.knobs import KnobJournal
 from flowfast.kernel.arrivals import RealArrivals
 from flowfast.kernel.features import RealBulk
 from flowfast.kernel.knobs import RealKnobs
@@ -20,12 +21,13 @@ from flowfast.lab.topology import TwoGateways, two_gateways
 from flowfast.lab.wires import End, Veth
 from flowfast.model.bulk import Arrival, DeviceKnobs, Stage
 from flowfast.model.errors import KernelError
-from flowfast.model.knob import Knob, KnobKind
+from flowfast.model.knob import Knob, KnobKind, Turned
 
 pytestmark = pytest.mark.guest(images=["debian14"], nics=3)
 
 LIST = Knob(KnobKind.FEATURE, "lan0", "rx-gro-list")
 CHECKSUM = Knob(KnobKind.FEATURE, "lan0", "rx-checksum")
+EMPTY = '{"version": 1, "turned": []}'
 CONFIG = """
 devices: {lan: [lan0], wan: [wan0]}
 bulk: {profile: throughput, accept: [unqualified, unfinished-checksums]}
@@ -41,6 +43,14 @@ def topo() -> Iterator[TwoGateways]:
 
 def look() -> dict[str, DeviceKnobs]:
     return dict(RealBulk().look(asyncio.run(RealLinks().links())))
+
+
+def journal_path() -> Path:
+    return KnobJournal().path
+
+
+def turned() -> dict[Knob, Turned]:
+    return KnobJournal().read()
 
 
 def turn(knob: Knob, value: str) -> str | None:
@@ -81,8 +91,7 @@ def values(ns: Netns) -> dict[str, dict[str, str]]:
 
 
 @pytest.mark.long
-def test_apply_turns_and_remove_brings_back_after_kill_9(topo: TwoGateways, tmp_path: Path) -> None:
-    """Who turned the knobs is long gone; and one that was killed in between left them half turned."""
+def test_apply_turns_and_remove_brings_back(topo: TwoGateways, tmp_path: Path) -> None:
     gw1, flowfast = topo.gw1, ["python3", "-m", "flowfast"]
     found = values(gw1)
     config = tmp_path / "bulk.yaml"
@@ -94,10 +103,37 @@ def test_apply_turns_and_remove_brings_back_after_kill_9(topo: TwoGateways, tmp_
     lan = gw1.call(look)["lan0"]
     assert lan.stage is not Stage.OFF
     assert lan.values["gro_flush_timeout"] == "200000"
-    # As kill -9 leaves them: in the journal, and not all of them turned.
-    gw1.write("/sys/class/net/lan0/gro_flush_timeout", found["lan0"]["gro_flush_timeout"])
     gw1.run([*flowfast, "apply", "--remove"], timeout=300)
     assert values(gw1) == found
+
+
+@pytest.mark.long(seconds=240)
+@pytest.mark.parametrize("when", ["as soon as a way back is on disk", "when all is turned"])
+def test_what_kill_9_left_behind_is_brought_back(topo: TwoGateways, tmp_path: Path, when: str) -> None:
+    """The controller is killed, in the middle of its turns or after them; another process takes all of it back."""
+    gw1 = topo.gw1
+    found = values(gw1)
+    config = tmp_path / "bulk.yaml"
+    config.write_text(CONFIG)
+    journal = gw1.call(journal_path)
+    assert not gw1.call(turned)
+    controller = gw1.popen(["python3", "-m", "flowfast", "run", str(config)])
+    deadline = time.monotonic() + 200
+    while time.monotonic() < deadline:
+        if when.startswith("as soon") and journal.exists() and journal.stat().st_size > len(EMPTY):
+            break
+        if when.startswith("when all") and values(gw1)["lan0"].get("gro_flush_timeout") == "200000":
+            break
+        time.sleep(0.002)
+    controller.kill()  # `ip netns exec` becomes the program that it starts
+    controller.wait(30)
+    held = gw1.call(turned)
+    assert held
+    if when.startswith("when all"):
+        assert values(gw1) != found
+    gw1.run(["python3", "-m", "flowfast", "apply", "--remove"], timeout=300)
+    assert values(gw1) == found
+    assert not gw1.call(turned)
 
 
 def sample() -> dict[str, Arrival]:

@@ -97,14 +97,14 @@ def _kinds(topo: TwoGateways, case: Case, say: Any) -> None:
             topo.host_address(near, kind.family),
             topo.host_address(far, kind.family),
         )
-        before = _trouble(topo, receiver, sender)
+        before = trouble(topo, receiver, sender)
         try:
             arrived = udp(ends, kind) if isinstance(kind, Udp) else tcp(ends, kind)
         except LabError as error:
             say({"kind": kind.name, "verdict": str(Verdict.LOST), "note": str(error)})
             continue
         sent += arrived.sent if isinstance(kind, Udp) else 0
-        grown = {name: count - before[name] for name, count in _trouble(topo, receiver, sender).items()}
+        grown = {name: count - before[name] for name, count in trouble(topo, receiver, sender).items()}
         say(
             {
                 "kind": kind.name,
@@ -135,7 +135,8 @@ def judge(kind: Udp | Tcp, arrived: Arrived, trouble: dict[str, int]) -> Verdict
     return Verdict.WHOLE
 
 
-def _trouble(topo: TwoGateways, receiver: Netns, sender: Netns) -> dict[str, int]:
+def trouble(topo: TwoGateways, receiver: Netns, sender: Netns) -> dict[str, int]:
+    """What the namespaces' counters have of bad checksums, packets that ESP refused, and segments sent again."""
     at = _statistics(receiver, "snmp") + _statistics(receiver, "snmp6")
     xfrm = _statistics(topo.underlay1, "xfrm_stat")
     return {

@@ -1,0 +1,107 @@
+"""What bulking saves, in instructions: the full L3 path with GRO off against what flowfast plans, generator subtracted.
+
+16 flows of 64-byte UDP with DF, each way (flowfast.lab.qualify.cost). That packets stay whole: test_bulk_whole.
+"""
+
+import json
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from flowfast.lab.manual_keys import manual_keys
+from flowfast.lab.netns import Netns
+from flowfast.lab.qualify.cost import establish, generator, inbound, outbound
+from flowfast.lab.topology import TwoGateways, two_gateways
+
+pytestmark = [pytest.mark.guest(images=["debian14"], nics=3, icount=True), pytest.mark.long(seconds=420)]
+
+CONFIG = """
+devices: {{lan: [lan0], wan: [wan0]}}
+bulk: {{profile: {profile}, shield: true, accept: [unfinished-checksums]}}
+"""
+L3 = """
+table inet plain {
+  chain forward { type filter hook forward priority 0;
+    ct state established,new accept
+  }
+}
+"""
+FLOWTABLE = """
+table inet generator {
+  flowtable fast { hook ingress priority 0; devices = { lan0, wan0 }; }
+  chain forward { type filter hook forward priority 0;
+    ct state established flow add @fast
+  }
+}
+"""
+Way = tuple[str, int]
+"""Out or in, and packets in a row."""
+WANTED: dict[Way, float] = {
+    ("out", 16): 2.7,
+    ("out", 64): 2.7,
+    ("in", 16): 1.8,
+    ("in", 64): 1.8,
+}
+LONE: Way = ("out", 1)
+"""Flows interleaved packet by packet: `auto` ends without a stage (test_governor, test_bulk_auto)."""
+
+
+def gro(ns: Netns, *words: str) -> None:
+    for device in ("lan0", "wan0"):
+        ns.run(["ethtool", "-K", device, *words])
+
+
+@pytest.fixture(scope="module")
+def topo() -> Iterator[TwoGateways]:
+    subprocess.run(["modprobe", "-a", "esp4_offload", "esp6_offload"], check=True)
+    with two_gateways("policy", "nic", families=(4,)) as built:
+        manual_keys(built)
+        assert built.ping(4, 3)
+        for host in (built.h1, built.h2):
+            host.run(["ethtool", "-K", "e0", "gro", "off"])
+        gro(built.gw1, "gro", "off")
+        # gw2 only makes the packets for the other direction, in bursts: it may do so fast.
+        built.gw2.run(["nft", "-f", "-"], stdin=FLOWTABLE)
+        built.gw2.run(["ethtool", "-K", "wan0", "gro", "off"])
+        built.gw2.run(["ethtool", "-K", "lan0", "gro", "on", "rx-udp-gro-forwarding", "on"])
+        built.gw2.write("/sys/class/net/lan0/gro_flush_timeout", "200000")
+        built.gw2.write("/sys/class/net/lan0/napi_defer_hard_irqs", "1")
+        yield built
+
+
+def costs(topo: TwoGateways, ways: list[Way], generated: dict[int, float]) -> dict[Way, float]:
+    establish(topo)
+    return {
+        (way, burst): outbound(topo, burst, generated[burst]) if way == "out" else inbound(topo, burst)
+        for way, burst in ways
+    }
+
+
+def applied(topo: TwoGateways, folder: Path, profile: str) -> None:
+    config = folder / "bulk.yaml"
+    config.write_text(CONFIG.format(profile=profile))
+    topo.gw1.run(["python3", "-m", "flowfast", "apply", str(config), "--yes"], timeout=600)
+
+
+def test_bulking_is_worth_what_it_says(topo: TwoGateways, tmp_path: Path) -> None:
+    gw1 = topo.gw1
+    generated = {burst: generator(topo, burst) for burst in (1, 16, 64)}
+    gw1.run(["nft", "-f", "-"], stdin=L3)
+    full = costs(topo, [LONE, *WANTED], generated)
+    gw1.run(["nft", "delete", "table", "inet", "plain"])
+    try:
+        applied(topo, tmp_path, "auto")
+        assert "flowfast_shield" in gw1.run(["ip", "-d", "link", "show", "lan0"]).stdout
+        fast = costs(topo, [LONE, *WANTED], generated)
+        applied(topo, tmp_path, "off")
+        rested = costs(topo, [LONE], generated)
+    finally:
+        gw1.run(["python3", "-m", "flowfast", "apply", "--remove"], timeout=600)
+    factors = {way: full[way] / fast[way] for way in full}
+    told = json.dumps({str(way): (round(full[way]), round(fast[way]), round(factors[way], 2)) for way in full})
+    print(told, "interleaved without a stage:", round(rested[LONE]), round(full[LONE] / rested[LONE], 2))
+    assert all(factors[way] >= least for way, least in WANTED.items()), told
+    assert full[LONE] / rested[LONE] >= 2.0, (full[LONE], rested[LONE])
+    assert min(factors.values()) > 1, told
