@@ -19,6 +19,7 @@ BULKING = (
     Column("driver", "driver"),
     Column("profile", "profile"),
     Column("stage", "stage"),
+    Column("shield", "shield"),
     Column("best", "best"),
     Column("waits ns", "flush_timeout"),
     Column("as one", "factor", _factor),
@@ -37,7 +38,7 @@ def bulking_rows(sight: Sight) -> Iterator[Row]:
     lan = by_side["lan"] if config else [link.name for link in state.links if not link.is_xfrm and link.name != "lo"]
     for site in sites(state, sight.tunnels, lan, by_side["wan"]):
         arrived = bulk.arrivals.get(site.device)
-        judged = [(stage, problems(site, stage, bulk)) for stage in BEST]
+        judged = [(stage, problems(site, stage, bulk, site.shielded)) for stage in BEST]
         best = next((str(stage) for stage, found in judged if not found), "off")
         why = next((found[0].sentence for _, found in judged if found), None)
         wanted = Knob(KnobKind.FEATURE, site.device, "rx-gro")
@@ -48,6 +49,7 @@ def bulking_rows(sight: Sight) -> Iterator[Row]:
             "profile": str(config.bulk.of(site.device)) if config else None,
             "planned": None if sight.desired is None else wanted in sight.desired.knobs,
             "stage": str(site.knobs.stage),
+            "shield": site.knobs.values.get("shield"),
             "best": best,
             "flush_timeout": site.knobs.values.get("gro_flush_timeout"),
             "factor": arrived.factor if arrived else None,

@@ -27,6 +27,7 @@ class Risk(StrEnum):
     LOSS = "loss"  # the lab saw packets of some kind get lost
     CORRUPTION = "corruption"  # the lab saw packets of some kind arrive changed
     UNFINISHED = "unfinished-checksums"  # packets arrive, or may arrive, with unfinished checksums
+    UNSHIELDED = "panic-without-shield"  # the kernel dies if somebody takes the shield's XDP program off the device
 
 
 class DeviceBulk(Section):
@@ -60,20 +61,21 @@ class Bulk(Section):
     accept: Annotated[
         tuple[Annotated[Risk, choice(Risk, "a risk of bulking")], ...],
         Field(
-            description="Risks that are taken, by name: unqualified, loss, corruption, unfinished-checksums. A stage "
-            "that kills the kernel cannot be accepted.",
+            description="Risks that are taken, by name: unqualified, loss, corruption, unfinished-checksums, "
+            "panic-without-shield. A stage that kills the kernel cannot be accepted.",
             json_schema_extra=ANY,
         ),
         listed("risks", empty=True),
         DISTINCT,
     ] = ()
     shield: Annotated[
-        Truth,
+        Truth | None,
         Field(
             description="Whether an XDP program may make the faster stages safe on LAN devices while esp4_offload is "
-            "loaded. It clears DF of IPv4 packets of up to 512 bytes, and keeps small IPv6 packets apart."
+            "loaded. It clears DF of IPv4 packets of up to 512 bytes, and keeps UDP over IPv6 apart. Without a word: "
+            "in profile auto."
         ),
-    ] = False
+    ] = None
     devices: Annotated[
         dict[DeviceName, DeviceBulk],
         Field(description="Devices that want it otherwise, by name."),

@@ -105,6 +105,10 @@ def problems(site: Site, stage: Stage, bulk: BulkState, shield: bool = False) ->
             if stage in MERGES_UDP and (cell.merged or 0) < PROVES and Verdict.PANIC not in cell.verdicts.values():
                 sentence = f"nothing was put together when {case} was tried ({cell.date}), which proves nothing"
                 found.append(Problem(Risk.UNQUALIFIED, sentence))
+            bare = table.get(replace(case, shield=False))
+            if case.shield and bare is not None and Verdict.PANIC in bare.verdicts.values():
+                sentence = f"{stage} kills the kernel as soon as anybody takes the shield's XDP program off the device"
+                found.append(Problem(Risk.UNSHIELDED, f"{sentence} (bulk: {{accept: [{Risk.UNSHIELDED}]}})"))
             control = table.get(replace(case, stage=Stage.OFF, shield=False))
             already = control.failing() if control else {}
             failing = {kind: verdict for kind, verdict in cell.failing().items() if kind not in already}
@@ -202,7 +206,9 @@ def suspects(state: RouterState, tunnels: tuple[Tunnel, ...]) -> list[Reason]:
 
 
 def _may_shield(site: Site, config: Config, busy: frozenset[str]) -> bool:
-    return config.bulk.shield and site.side is Side.LAN and site.device not in busy and "shield" in site.knobs.values
+    asked = config.bulk.shield
+    wanted = config.bulk.of(site.device) is Profile.AUTO if asked is None else asked
+    return wanted and site.side is Side.LAN and site.device not in busy and "shield" in site.knobs.values
 
 
 def _choose(

@@ -210,13 +210,24 @@ def test_a_stage_that_needs_the_shield_waits_until_it_is_there() -> None:
     assert (after["shield"], after["rx-gro-list"]) == ("on", "on")
 
 
-def test_without_a_word_in_the_config_or_with_another_program_there_is_no_shield() -> None:
-    without = of(plan(shielded(on="off"), config("bulk: {profile: throughput}")), "lan0")
-    assert ("shield" in without, without["rx-gro-list"]) == (False, "off")
+def test_the_shield_is_for_auto_unless_the_config_says_otherwise_and_never_with_another_program() -> None:
+    for text in ("profile: throughput", "profile: auto, shield: false"):
+        without = of(plan(shielded(on="off"), config(f"bulk: {{{text}}}")), "lan0")
+        assert ("shield" in without, without["rx-gro-list"]) == (False, "off")
+    assert of(plan(shielded(on="off"), config("bulk: {profile: auto}")), "lan0")["shield"] == "on"
     there = shielded(on="off")
     lan = replace(there.bulk.knobs["lan0"], values=FOUND)
     there = replace(there, bulk=replace(there.bulk, knobs={"lan0": lan}))
     assert "shield" not in of(plan(there, SHIELD), "lan0")
+
+
+def test_a_stage_that_kills_the_kernel_without_its_shield_is_for_who_takes_that_risk() -> None:
+    panics = cell(Stage.LIST, Side.LAN, offload=True, udp4_512=Verdict.PANIC)
+    for accept, on in (("", ("off", "on")), (", accept: [panic-without-shield]", ("on", "off"))):
+        desired = plan(shielded(panics, on="on"), config(f"bulk: {{profile: auto{accept}}}"))
+        lan = of(desired, "lan0")
+        assert (lan["rx-gro-list"], lan["rx-udp-gro-forwarding"]) == on
+        assert (Stage.LIST in desired.stages["lan0"]) is (on[0] == "on")
 
 
 def test_a_shield_that_went_away_takes_the_stage_with_it() -> None:
