@@ -5,7 +5,8 @@
 // flowfast_lan (on a LAN device): a flow's packets go to one CPU of `spread`, so that its outbound SA is that CPU's.
 // Whatever is malformed, fragmented (WAN), has IPv4 options (WAN) or is unknown passes untouched: the stack is the judge
 // of it, as it was before. Here belongs only what must happen for each packet; flowfast (plan/steering) decides, and
-// fills the maps. Arrays, not hash maps: their lookup is a few instructions in place, a hash map's a hundred in a call.
+// writes the tables through memory that it shares with the program: each a variable, which costs a packet no lookup at
+// all; a hash map would cost it a call of a hundred instructions.
 
 #include <linux/bpf.h>
 #include <linux/if_ether.h>
@@ -22,11 +23,10 @@
 #define FRAGMENT 0x3fff // more fragments follow, or this is not the first
 #define BUCKETS_BITS 16
 #define WAYS 4
-#define SPREAD 128
-#define NO_CPU 0xffffffff
+#define SPREAD_BITS 7
 #define GOLDEN 0x9e3779b1 // Fibonacci hashing: enough to share out SPIs and flows, and cheap
 
-// Written as a whole, 64 bits, while packets pass (kernel/xdp.py): no packet sees half of it.
+// Written as a whole, 64 bits, while packets pass (kernel/buckets.py): no packet sees half of it.
 struct sa {
 	__be32 spi; // 0: nobody's
 	__u32 cpu;
@@ -36,28 +36,9 @@ struct bucket {
 	struct sa ways[WAYS];
 };
 
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, 1 << BUCKETS_BITS);
-	__uint(map_flags, BPF_F_MMAPABLE);
-	__type(key, __u32); // the SPI's hash
-	__type(value, struct bucket);
-} sas SEC(".maps");
-
-// By CPU that packets were sent to: how many, from this CPU.
-struct {
-	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, 1); // as many as the machine can have: set when it is loaded
-	__type(key, __u32);
-	__type(value, __u64);
-} sent SEC(".maps");
-
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, SPREAD);
-	__type(key, __u32);
-	__type(value, __u32); // CPU, or NO_CPU
-} spread SEC(".maps");
+// Sections of their own make maps of their own, which are known by these names (kernel/xdp.py).
+struct bucket sas[1 << BUCKETS_BITS] SEC(".bss.sas"); // by the SPI's hash
+__u32 spread[1 << SPREAD_BITS] SEC(".bss.spread"); // by the flow's hash: 1 + CPU; 0: it passes
 
 struct {
 	__uint(type, BPF_MAP_TYPE_CPUMAP);
@@ -66,22 +47,17 @@ struct {
 	__type(value, struct bpf_cpumap_val);
 } cpus SEC(".maps");
 
+// Packets for this very CPU need no queue. What the cpumap does not have passes, too.
 static __always_inline int to(__u32 cpu)
 {
-	__u64 *packets = bpf_map_lookup_elem(&sent, &cpu);
-
-	if (packets)
-		++*packets;
-	// Packets for this very CPU need no queue. What the cpumap does not have passes, too.
 	return cpu == bpf_get_smp_processor_id() ? XDP_PASS : bpf_redirect_map(&cpus, cpu, XDP_PASS);
 }
 
 static __always_inline int esp(__be32 spi)
 {
-	__u32 hash = spi * GOLDEN >> (32 - BUCKETS_BITS);
-	struct bucket *bucket = bpf_map_lookup_elem(&sas, &hash);
+	const struct bucket *bucket = &sas[(__u32)(spi * GOLDEN) >> (32 - BUCKETS_BITS)];
 
-	if (!bucket || !spi) // IKE on the NAT-T port has a SPI of 0 (RFC 3948)
+	if (!spi) // IKE on the NAT-T port has a SPI of 0 (RFC 3948)
 		return XDP_PASS;
 #pragma unroll
 	for (int way = 0; way < WAYS; way++)
@@ -109,7 +85,7 @@ static __always_inline int transport(const void *at, const void *end, __u8 proto
 }
 
 SEC("xdp")
-int flowfast_wan2(struct xdp_md *ctx)
+int flowfast_wan3(struct xdp_md *ctx)
 {
 	const void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
 	const struct iphdr *ip = data + ETH_HLEN;
@@ -150,18 +126,17 @@ int flowfast_wan2(struct xdp_md *ctx)
 
 static __always_inline int flow(__u32 sum, const void *ports, const void *end, __u8 protocol)
 {
-	__u32 slot, *cpu;
+	__u32 cpu;
 
 	// Ports only of what certainly has them. All fragments of a packet have none: they stay together.
 	if ((protocol == IPPROTO_TCP || protocol == IPPROTO_UDP) && ports + sizeof(__be32) <= end)
 		sum += *(const __be32 *)ports * GOLDEN;
-	slot = sum >> 25; // 128 slots
-	cpu = bpf_map_lookup_elem(&spread, &slot);
-	return !cpu || *cpu == NO_CPU ? XDP_PASS : to(*cpu);
+	cpu = spread[sum >> (32 - SPREAD_BITS)];
+	return cpu ? to(cpu - 1) : XDP_PASS;
 }
 
 SEC("xdp")
-int flowfast_lan2(struct xdp_md *ctx)
+int flowfast_lan3(struct xdp_md *ctx)
 {
 	const void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
 	const struct iphdr *ip = data + ETH_HLEN;

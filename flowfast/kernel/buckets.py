@@ -1,23 +1,25 @@
-"""The map `sas` of the XDP program, through memory that the kernel shares: SPI -> CPU, in buckets of four.
+"""The tables of the XDP program, through memory that it shares with us: SPI -> CPU in buckets of four, slot -> CPU.
 
-It is an array, whose lookup costs the program a few instructions, and not a hash map's hundred; so the hashing is done
-here. Each SA is one aligned write of 64 bits: no packet sees half of it.
+They are variables of the program, which cost a packet no lookup, and not hash maps, which cost it a hundred
+instructions; so the hashing is done here. Each entry is one aligned write: no packet sees half of it.
 """
 
 import errno
 import mmap
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Self
 
 from flowfast.model.errors import KernelError
+from flowfast.model.steering import SLOTS
 
 BITS, WAYS = 16, 4  # BUCKETS_BITS and WAYS of bpf/steer.bpf.c
 GOLDEN = 0x9E3779B1
 _WAY = struct.Struct("=4sI")  # struct sa: the SPI in network order, and its CPU
 _BUCKET = _WAY.size * WAYS
 SIZE = _BUCKET << BITS
+_SLOT = struct.Struct("=I")  # 1 + CPU; 0: flows of this slot pass
 _PAGE = 4096
 
 
@@ -46,11 +48,13 @@ def placed(held: bytes | mmap.mmap | bytearray, wanted: Mapping[int, int]) -> tu
     return new, full
 
 
-class Buckets:
-    """The map with this descriptor, while `with Buckets(fd)` lasts."""
+class _Shared:
+    """A table's memory, from its map's descriptor, while `with Buckets(fd)` lasts."""
+
+    size: int
 
     def __init__(self, fd: int) -> None:
-        self._memory = mmap.mmap(fd, SIZE, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE)
+        self._memory = mmap.mmap(fd, self.size, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE)
 
     def __enter__(self) -> Self:
         return self
@@ -59,6 +63,31 @@ class Buckets:
         self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
     ) -> None:
         self._memory.close()
+
+
+class Slots(_Shared):
+    """The table `spread`: the CPU of each slot of flows; None: they pass."""
+
+    size = _SLOT.size * SLOTS
+
+    def held(self) -> tuple[int | None, ...]:
+        """What it holds."""
+        return tuple(number - 1 if number else None for (number,) in _SLOT.iter_unpack(self._memory[: self.size]))
+
+    def hold(self, wanted: Sequence[int | None]) -> bool:
+        """Makes it hold these; True if it did not."""
+        had = self.held()
+        for slot, (old, new) in enumerate(zip(had, wanted, strict=True)):
+            if old != new:
+                at = slot * _SLOT.size
+                self._memory[at : at + _SLOT.size] = _SLOT.pack(0 if new is None else 1 + new)
+        return had != tuple(wanted)
+
+
+class Buckets(_Shared):
+    """The table `sas`."""
+
+    size = SIZE
 
     def hold(self, wanted: Mapping[int, int]) -> bool:
         """Makes it hold just these; True if it did not. Raises KernelError (ENOSPC), when all others are in, for SAs

@@ -7,23 +7,23 @@ finds all of it by the device, and knows it by its name; another's program is ne
 import errno
 import socket
 import struct
-from collections.abc import Mapping
 from typing import Protocol
 
 from flowfast.kernel import libbpf
-from flowfast.kernel.buckets import Buckets
+from flowfast.kernel.buckets import Buckets, Slots
 from flowfast.model.errors import FlowfastError, KernelError
 from flowfast.model.knob import Knob
-from flowfast.model.steering import SLOTS, Table
+from flowfast.model.steering import Table
 
 OBJECT = "steer"
 OURS = "flowfast_"
 NONE = "none"
 QUEUE = 2048
 """Packets that may wait for a CPU; as many as xdp-tools and the kernel's samples use."""
-_NO_CPU = 0xFFFFFFFF
+SAS, SPREAD, CPUS = ".bss.sas", ".bss.spread", "cpus"
+"""Its maps: variables in sections of these names, and the cpumap."""
 _CPU = struct.Struct("=I")
-_COUNT = struct.Struct("=Q")
+_CPUMAP = struct.Struct("=II")
 
 
 class Xdp(Protocol):
@@ -31,9 +31,6 @@ class Xdp(Protocol):
 
     def fill(self, table: Table) -> bool:
         """Makes the maps of the device's program hold the table; True if they did not. Raises KernelError."""
-
-    def sent(self, device: str) -> Mapping[int, Mapping[int, int]]:
-        """By CPU that packets were sent to, and CPU that took them in: how many. Empty without our program there."""
 
 
 def available() -> bool:
@@ -55,20 +52,12 @@ def on_device(device: str) -> tuple[str | None, tuple[int | None, ...]]:
             if found is None:
                 return None, ()
             name, maps = found
-            if not name.startswith(OURS) or "spread" not in maps:
+            if not name.startswith(OURS) or SPREAD not in maps:
                 return name, ()
-            return name, _spread(maps["spread"])
+            with Slots(maps[SPREAD].fd) as slots:
+                return name, slots.held()
     except (OSError, FlowfastError):
         return None, ()
-
-
-def _spread(held: libbpf.Map) -> tuple[int | None, ...]:
-    found: list[int | None] = []
-    for slot in range(SLOTS):
-        value = held.get(_CPU.pack(slot), _CPU.size)
-        cpu = _NO_CPU if value is None else _CPU.unpack(value)[0]
-        found.append(None if cpu == _NO_CPU else cpu)
-    return tuple(found)
 
 
 class ProgramKnob:
@@ -93,9 +82,7 @@ class ProgramKnob:
         if value == NONE:
             libbpf.attach_xdp(index, None)
             return
-        with libbpf.loaded(OBJECT, only=value, entries=dict.fromkeys(("cpus", "sent"), libbpf.possible_cpus())) as made:
-            for slot in range(SLOTS):
-                made.map("spread").update(_CPU.pack(slot), _CPU.pack(_NO_CPU))
+        with libbpf.loaded(OBJECT, only=value, entries={CPUS: libbpf.possible_cpus()}) as made:
             libbpf.attach_xdp(index, made.program(value), replace=held != NONE)
 
 
@@ -112,56 +99,31 @@ class RealXdp:
             if found is None or not found[0].startswith(OURS):
                 raise KernelError(f"{table.device}: flowfast's XDP program is not there any more", errno.ENOENT)
             maps = found[1]
-            had = {cpu for cpu in range(libbpf.possible_cpus()) if maps["cpus"].get(_CPU.pack(cpu), 8) is not None}
+            had = {n for n in range(libbpf.possible_cpus()) if maps[CPUS].get(_CPU.pack(n), _CPUMAP.size) is not None}
             changed = False
             for cpu in set(table.cpus) - had:
-                maps["cpus"].update(_CPU.pack(cpu), struct.pack("=II", QUEUE, 0))
+                maps[CPUS].update(_CPU.pack(cpu), _CPUMAP.pack(QUEUE, 0))
                 changed = True
-            if "sas" in maps and not table.spread:
-                with Buckets(maps["sas"].fd) as buckets:
+            if SAS in maps and not table.spread:
+                with Buckets(maps[SAS].fd) as buckets:
                     changed |= buckets.hold(table.sas)
-            if "spread" in maps and table.spread:
-                changed |= _fill_spread(maps["spread"], table.spread)
+            if SPREAD in maps and table.spread:
+                with Slots(maps[SPREAD].fd) as slots:
+                    changed |= slots.hold(table.spread)
             for cpu in had - set(table.cpus):
-                maps["cpus"].delete(_CPU.pack(cpu))
+                maps[CPUS].delete(_CPU.pack(cpu))
                 changed = True
             return changed
 
-    def sent(self, device: str) -> Mapping[int, Mapping[int, int]]:
-        """Asks the map."""
-        try:
-            with libbpf.attached_xdp(socket.if_nametoindex(device)) as attached:
-                if attached is None or "sent" not in attached[1] or not attached[0].startswith(OURS):
-                    return {}
-                held, possible = attached[1]["sent"], libbpf.possible_cpus()
-                values = {cpu: held.get(_CPU.pack(cpu), _COUNT.size * possible) or b"" for cpu in range(possible)}
-        except OSError:
-            return {}
-        counts = {cpu: [packets for (packets,) in _COUNT.iter_unpack(value)] for cpu, value in values.items()}
-        return {cpu: {by: n for by, n in enumerate(each) if n} for cpu, each in counts.items() if any(each)}
-
-
-def _fill_spread(held: libbpf.Map, wanted: tuple[int | None, ...]) -> bool:
-    had = _spread(held)
-    for slot, (old, new) in enumerate(zip(had, wanted, strict=True)):
-        if old != new:
-            held.update(_CPU.pack(slot), _CPU.pack(_NO_CPU if new is None else new))
-    return had != wanted
-
 
 class FakeXdp:
-    """Maps in memory. `seen`: what sent() says."""
+    """Maps in memory."""
 
     def __init__(self) -> None:
         self.tables: dict[str, Table] = {}
-        self.seen: dict[str, dict[int, dict[int, int]]] = {}
 
     def fill(self, table: Table) -> bool:
         """Keeps it."""
         had = self.tables.get(table.device)
         self.tables[table.device] = table
         return had != table
-
-    def sent(self, device: str) -> Mapping[int, Mapping[int, int]]:
-        """As the test has it."""
-        return self.seen.get(device, {})

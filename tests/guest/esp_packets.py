@@ -95,18 +95,18 @@ def _of_the_sa(proto: int, payload: bytes) -> bool:
     return proto == 50 and len(payload) >= 8 and payload[:4] == SPI.to_bytes(4)
 
 
-def broken(seed: int) -> bytes:
+def broken(draw: random.Random) -> bytes:
     """A frame with some of it changed, cut off or added; of one in twenty, nothing."""
-    draw = random.Random(seed)  # noqa: S311 - no secret
-    frame = bytearray(draw.choice(WHOLE if draw.random() < 0.8 else OTHERS))
-    for _ in range(draw.choice((0, 1, 1, 1, 1, 2, 2, 3, 4, 8))):
-        at = draw.randrange(12, min(len(frame), 66))
-        frame[at] = draw.choice((0, 0xFF, frame[at] ^ 1 << draw.randrange(8), draw.randrange(256)))
-    match draw.randrange(4):
-        case 0:
-            del frame[draw.randrange(14, len(frame)) :]
-        case 1:
-            frame += bytes(draw.randrange(40))
-        case _:
-            pass
+    chance = draw.random
+    frame = bytearray(WHOLE[int(chance() * len(WHOLE))] if chance() < 0.8 else OTHERS[int(chance() * len(OTHERS))])
+    ends = min(len(frame), 66)
+    for _ in range((0, 1, 1, 1, 1, 2, 2, 3, 4, 8)[int(chance() * 10)]):
+        at = 12 + int(chance() * (ends - 12))
+        drawn = int(chance() * 1024)
+        frame[at] = (0, 0xFF, frame[at] ^ 1 << (drawn >> 7), drawn & 0xFF)[drawn >> 4 & 3]
+    cut = int(chance() * 4)
+    if cut == 0:
+        del frame[14 + int(chance() * (len(frame) - 14)) :]
+    elif cut == 1:
+        frame += bytes(int(chance() * 40))
     return bytes(frame)

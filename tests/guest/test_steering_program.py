@@ -1,6 +1,6 @@
 """The XDP program by itself, in BPF_PROG_TEST_RUN: what it makes of whole and broken packets, and what it costs."""
 
-import ctypes
+import random
 import struct
 from collections.abc import Iterator
 from os import sched_setaffinity
@@ -8,104 +8,130 @@ from os import sched_setaffinity
 import pytest
 
 from flowfast.kernel import libbpf
-from flowfast.kernel.buckets import Buckets
+from flowfast.kernel.buckets import GOLDEN, WAYS, Buckets, Slots, bucket_of
+from flowfast.kernel.xdp import CPUS, SAS, SPREAD
 from flowfast.model.steering import SLOTS
-from tests.guest.esp_packets import OTHERS, SPI, WHOLE, broken, is_steered
+from tests.guest.esp_packets import OTHERS, SPI, UNKNOWN, WHOLE, broken, esp, ipv4, is_steered
 
-ABORTED, PASS, REDIRECT = 0, 2, 4
+PASS, REDIRECT = 2, 4
 FOUR_CPUS = pytest.mark.guest(images=["debian14"], nics=3, cpus=4)
 COUNTED = pytest.mark.guest(images=["debian14"], icount=True)
 THERE = 1
 """The CPU of the SA; the test runs on CPU 0."""
 
 
+def bucketmates(spi: int) -> list[int]:
+    """SPIs that fill its bucket in front of it: no packet takes the program longer than those of the last one."""
+    (read,) = struct.unpack("=I", spi.to_bytes(4))
+    hashed, back = read * GOLDEN % 2**32, pow(GOLDEN, -1, 2**32)
+    mates = [int.from_bytes(struct.pack("=I", (hashed ^ nth) * back % 2**32)) for nth in range(1, WAYS)]
+    assert {bucket_of(mate) for mate in mates} == {bucket_of(spi)}
+    return mates
+
+
 @pytest.fixture
 def programs() -> Iterator[libbpf.Loaded]:
     sched_setaffinity(0, {0})
     possible = libbpf.possible_cpus()
-    with libbpf.loaded("steer", entries=dict.fromkeys(("cpus", "sent"), max(possible, THERE + 1))) as made:
+    with libbpf.loaded("steer", entries={CPUS: max(possible, THERE + 1)}) as made:
         if possible > THERE:
-            made.map("cpus").update(struct.pack("=I", THERE), struct.pack("=II", 64, 0))
-        with Buckets(made.map("sas").fd) as buckets:
-            assert buckets.hold({SPI: THERE})
-            assert not buckets.hold({SPI: THERE})
-        for slot in range(SLOTS):
-            made.map("spread").update(struct.pack("=I", slot), struct.pack("=I", THERE))
+            made.map(CPUS).update(struct.pack("=I", THERE), struct.pack("=II", 64, 0))
+        with Buckets(made.map(SAS).fd) as buckets:
+            wanted = dict.fromkeys([*bucketmates(SPI), SPI], THERE)
+            assert buckets.hold(wanted)
+            assert not buckets.hold(wanted)
+            assert buckets.held() == wanted
+        with Slots(made.map(SPREAD).fd) as slots:
+            assert slots.held() == (None,) * SLOTS
+            assert slots.hold([THERE] * SLOTS)
+            assert not slots.hold([THERE] * SLOTS)
         yield made
 
 
 @FOUR_CPUS
-def test_esp_of_a_known_sa_goes_to_its_cpu_and_is_counted(programs: libbpf.Loaded) -> None:
-    program = programs.program("flowfast_wan2")
-    for frame in WHOLE:
+def test_esp_of_a_known_sa_goes_to_its_cpu(programs: libbpf.Loaded) -> None:
+    program = programs.program("flowfast_wan3")
+    for frame in (*WHOLE, *(ipv4(esp(mate), 50) for mate in bucketmates(SPI))):
         assert program.run(frame)[0] == REDIRECT, frame.hex()
     for frame in OTHERS:
         assert program.run(frame)[0] == PASS, frame.hex()
-    value = programs.map("sent").get(struct.pack("=I", THERE), 8 * libbpf.possible_cpus())
-    counts = [packets for (packets,) in struct.iter_unpack("=Q", value)]
-    assert counts == [len(WHOLE), *[0] * (libbpf.possible_cpus() - 1)]
 
 
 @FOUR_CPUS
 def test_what_is_on_its_cpu_already_passes(programs: libbpf.Loaded) -> None:
     sched_setaffinity(0, {THERE})
-    assert {programs.program("flowfast_wan2").run(frame)[0] for frame in WHOLE} == {PASS}
+    assert {programs.program("flowfast_wan3").run(frame)[0] for frame in WHOLE} == {PASS}
 
 
-def disagreements(programs: libbpf.Loaded, seeds: range) -> list[str]:
+def disagreements(programs: libbpf.Loaded, count: int) -> list[str]:
     """Broken frames with another verdict than that of a careful reader."""
-    program = programs.program("flowfast_wan2")
-    return [
-        frame.hex()
-        for frame in map(broken, seeds)
-        if program.run(frame)[0] != (REDIRECT if is_steered(frame) else PASS)
-    ]
+    run, draw = programs.program("flowfast_wan3").run, random.Random(count)  # noqa: S311 - no secret
+    found, steered = [], 0
+    for _ in range(count):
+        frame = broken(draw)
+        expected = is_steered(frame)
+        steered += expected
+        if run(frame)[0] != (REDIRECT if expected else PASS):
+            found.append(frame.hex())
+    assert 0.2 * count < steered < 0.8 * count  # neither sort is missing
+    return found
 
 
 @FOUR_CPUS
 def test_broken_packets_pass_to_the_stack(programs: libbpf.Loaded) -> None:
-    seeds = range(20_000)
-    assert disagreements(programs, seeds) == []
-    assert 2000 < sum(is_steered(broken(seed)) for seed in seeds[:10_000]) < 8000  # neither sort is missing
+    assert disagreements(programs, 20_000) == []
 
 
 @FOUR_CPUS
-@pytest.mark.long
-@pytest.mark.parametrize("part", range(10))
-def test_a_million_broken_packets_pass_to_the_stack(programs: libbpf.Loaded, part: int) -> None:
-    assert disagreements(programs, range(100_000 * part, 100_000 * (part + 1))) == []
+@pytest.mark.long(seconds=600)
+def test_a_million_broken_packets_pass_to_the_stack(programs: libbpf.Loaded) -> None:
+    assert disagreements(programs, 1_000_000) == []
 
 
 @FOUR_CPUS
 def test_a_flow_of_the_lan_goes_to_one_cpu_and_whatever_it_is_nothing_is_dropped(programs: libbpf.Loaded) -> None:
-    program = programs.program("flowfast_lan2")
+    program = programs.program("flowfast_lan3")
     assert program.run(WHOLE[1])[0] == REDIRECT
     for_many, arp = b"\x01" + WHOLE[1][1:], OTHERS[-2]
     for frame in (for_many, arp):
         assert program.run(frame)[0] == PASS
-    assert {program.run(broken(seed))[0] for seed in range(5000)} <= {PASS, REDIRECT}
+    draw = random.Random(7)  # noqa: S311 - no secret
+    assert {program.run(broken(draw))[0] for _ in range(5000)} == {PASS, REDIRECT}
+
+
+def instructions(program: libbpf.Program, frame: bytes) -> int:
+    """Of one run. A batch is far shorter than the time between two timer ticks (4 ms are four million instructions), so
+    most are free of others' work: the least is exact, and several agree on it.
+    """
+    taken = sorted(program.run(frame, 1000)[1] for _ in range(30))
+    assert taken[5] - taken[0] <= 1, taken
+    return taken[0]
+
+
+def pass_all() -> libbpf.Program:
+    """A program that returns XDP_PASS: what it takes to run one at all."""
+    return libbpf.load_xdp("nothing", struct.pack("<BBhi", 0xB7, 0, 0, PASS) + struct.pack("<BBhi", 0x95, 0, 0, 0))
+
+
+PATHS = {
+    "ESP": WHOLE[0],
+    "ESP in UDP": WHOLE[1],
+    "ESP, IPv6": WHOLE[2],
+    "ESP in UDP, IPv6": WHOLE[3],
+    "unknown SA": ipv4(esp(UNKNOWN), 50),
+    "ARP": OTHERS[-2],
+}
 
 
 @COUNTED
-@pytest.mark.long
-@pytest.mark.parametrize("name", ["flowfast_wan2", "flowfast_lan2"])
-@pytest.mark.parametrize("number", range(4))
-def test_it_takes_fewer_than_150_instructions(programs: libbpf.Loaded, name: str, number: int) -> None:
-    """ESP, ESP in UDP, both over IPv4 and IPv6; less what the test run takes itself. CPU 1 is not there: the lookup
-    of the cpumap is counted, the eight instructions that note its result are not.
+@pytest.mark.parametrize("name", ["flowfast_wan3", "flowfast_lan3"])
+def test_it_takes_fewer_than_150_instructions(programs: libbpf.Loaded, name: str) -> None:
+    """Less what the test run takes itself. CPU 1 is not there: the lookup of the cpumap is counted, the eight
+    instructions that note its result are not.
     """
-    program, frame, repeat = programs.program(name), WHOLE[number], 20_000
-    # The least of some runs: what else the guest has to do meanwhile is counted with the others.
-    empty = min(nothing().run(frame, repeat)[1] for _ in range(5))
-    taken = min(program.run(frame, repeat)[1] for _ in range(5)) - empty
-    assert 20 < taken + 8 < 150, f"{taken} instructions (an empty program: {empty})"
-
-
-def nothing() -> libbpf.Program:
-    """A program that returns XDP_PASS: what it takes to run one at all."""
-    code = struct.pack("<BBhi", 0xB7, 0, 0, PASS) + struct.pack("<BBhi", 0x95, 0, 0, 0)
-    load = ctypes.CDLL("libbpf.so.1", use_errno=True).bpf_prog_load
-    load.argtypes = (ctypes.c_int, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_size_t, ctypes.c_void_p)
-    descriptor = load(6, b"nothing", b"GPL", code, 2, None)  # BPF_PROG_TYPE_XDP
-    assert descriptor > 0
-    return libbpf.Program(descriptor, "nothing")
+    program = programs.program(name)
+    with libbpf.closing_program(pass_all()) as nothing:
+        empty = instructions(nothing, WHOLE[0])
+    taken = {path: instructions(program, frame) - empty + 8 for path, frame in PATHS.items()}
+    print(name, taken)
+    assert 20 < max(taken.values()) < 150, taken

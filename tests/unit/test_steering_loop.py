@@ -72,7 +72,7 @@ def test_the_map_follows_the_sas_and_flows_are_learnt_anew_once_for_each_cpu(ben
         await install(bench, *(sa._replace(spi=sa.spi + 0x100) for sa in pair(1)))
         await bench.until(lambda: steered(bench) == {0x2001: 0, 0x2002: 1, 0x2102: 1})
         assert bench.flushes() == 2
-        assert bench.kernel.knobs.values == {RPS["lan0"]: "0-1", RPS["wan0"]: "", PROGRAM: "flowfast_wan2"}
+        assert bench.kernel.knobs.values == {RPS["lan0"]: "0-1", RPS["wan0"]: "", PROGRAM: "flowfast_wan3"}
 
     bench.run(scenario)
 

@@ -6,7 +6,7 @@ from flowfast.model.machine import Machine, Nic
 from flowfast.model.reason import Reason, Severity
 from flowfast.model.steering import Backend, Side
 
-PROGRAM = {Side.WAN: "flowfast_wan2", Side.LAN: "flowfast_lan2"}
+PROGRAM = {Side.WAN: "flowfast_wan3", Side.LAN: "flowfast_lan3"}
 """Our programs (bpf/steer.bpf.c). The number counts up with each change of what they do."""
 OURS = "flowfast_"
 """What the names of our programs begin with, in every version."""

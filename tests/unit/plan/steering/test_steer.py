@@ -35,7 +35,7 @@ def test_off_is_the_default_and_plans_nothing() -> None:
 def test_xdp_has_every_inbound_sa_on_its_cpu() -> None:
     wan = nic("wan0", native_xdp=True)
     desired = plan(world(machine(wan=wan), sas(4)), config("wan: xdp"))
-    assert desired.knobs[Knob(KnobKind.XDP, "wan0", "program")] == "flowfast_wan2"
+    assert desired.knobs[Knob(KnobKind.XDP, "wan0", "program")] == "flowfast_wan3"
     assert desired.knobs[Knob(KnobKind.DEVICE, "wan0", "queues/rx-0/rps_cpus")] == ""
     (table,) = desired.steering.tables
     assert sorted(table.sas.values()) == [0, 1, 2, 3]
