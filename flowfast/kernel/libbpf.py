@@ -22,7 +22,7 @@ _INFO = 256  # bytes of struct bpf_prog_info and bpf_map_info (linux/bpf.h) that
 _PROG_MAPS = Struct("=52xIQ16s")  # nr_map_ids, map_ids, name
 _MAP_NAME = Struct("=24x16s")
 _PROG_TYPE_XDP = 6
-_MODE_NATIVE, _REPLACE, _IF_NOEXIST = 1 << 2, 1 << 4, 1 << 0  # XDP_FLAGS_* of linux/if_link.h
+_IF_NOEXIST, _GENERIC, _NATIVE = 1 << 0, 1 << 1, 1 << 2  # XDP_FLAGS_* of linux/if_link.h
 
 
 class _TestRun(ctypes.Structure):
@@ -229,23 +229,34 @@ def closing_program(program: Program) -> Iterator[Program]:
         os.close(program.fd)
 
 
-def attach_xdp(ifindex: int, program: Program | None, *, replace: bool = False) -> None:
-    """Native XDP on a device, or (None) none. Raises KernelError: EBUSY where another's program is there already."""
-    flags = _MODE_NATIVE | (0 if program is None or replace else _IF_NOEXIST)
+class Attached(NamedTuple):
+    """An XDP program on a device. `generic`: it runs behind the driver, on packets that are the stack's already."""
+
+    name: str
+    maps: dict[str, Map]
+    generic: bool
+
+
+def attach_xdp(ifindex: int, program: Program | None, *, replace: bool = False, generic: bool = False) -> None:
+    """XDP on a device, native or generic, or (None) none of that mode any more.
+
+    Raises KernelError: EBUSY where another's program is there already, EOPNOTSUPP where the driver has no native XDP.
+    """
+    flags = (_GENERIC if generic else _NATIVE) | (0 if program is None or replace else _IF_NOEXIST)
     fd = -1 if program is None else program.fd
     _checked(_lib().bpf_xdp_attach(ifindex, fd, flags, None), f"XDP on device {ifindex}")
 
 
 @contextmanager
-def attached_xdp(ifindex: int) -> Iterator[tuple[str, dict[str, Map]] | None]:
-    """Name and maps of the XDP program on a device, whoever attached it; None without one. Raises KernelError."""
-    found = ctypes.c_uint32(0)
-    result = _lib().bpf_xdp_query_id(ifindex, 0, ctypes.byref(found))
-    if result == -errno.ENODEV or (result == 0 and found.value == 0):
+def attached_xdp(ifindex: int) -> Iterator[Attached | None]:
+    """The XDP program on a device, whoever attached it; None without one. Raises KernelError."""
+    for mode in (_NATIVE, _GENERIC):
+        if number := _attached(ifindex, mode):
+            break
+    else:
         yield None
         return
-    _checked(result, f"XDP on device {ifindex}")
-    fds = [_checked(_lib().bpf_prog_get_fd_by_id(found.value), "XDP program")]
+    fds = [_checked(_lib().bpf_prog_get_fd_by_id(number), "XDP program")]
     try:
         count, _, name = _PROG_MAPS.unpack_from(_info(fds[0]))
         ids = (ctypes.c_uint32 * count)()
@@ -257,10 +268,19 @@ def attached_xdp(ifindex: int) -> Iterator[tuple[str, dict[str, Map]] | None]:
             fds.append(_checked(_lib().bpf_map_get_fd_by_id(each), "map of the XDP program"))
             (label,) = _MAP_NAME.unpack_from(_info(fds[-1]))
             maps[_text(label)] = Map(fds[-1], _text(label))
-        yield _text(name), maps
+        yield Attached(_text(name), maps, mode == _GENERIC)
     finally:
         for fd in fds:
             os.close(fd)
+
+
+def _attached(ifindex: int, mode: int) -> int:
+    """The number of the program that is there in this mode; 0 for none, and for a device that is gone."""
+    found = ctypes.c_uint32(0)
+    result = _lib().bpf_xdp_query_id(ifindex, mode, ctypes.byref(found))
+    if result != -errno.ENODEV:
+        _checked(result, f"XDP on device {ifindex}")
+    return found.value
 
 
 def _info(fd: int, request: bytearray | None = None) -> bytes:

@@ -122,7 +122,7 @@ class ShieldKnob:
         with suppress(FlowfastError, OSError), libbpf.attached_xdp(socket.if_nametoindex(knob.object)) as found:
             if found is None:
                 return "off"
-            return "on" if found[0] == NAME else None
+            return "on" if found.name == NAME else None
         return None
 
     def write(self, knob: Knob, value: str) -> None:

@@ -13,7 +13,7 @@ from flowfast.kernel import libbpf
 from flowfast.kernel.buckets import Buckets, Slots
 from flowfast.model.errors import FlowfastError, KernelError
 from flowfast.model.knob import Knob
-from flowfast.model.steering import Table
+from flowfast.model.steering import GENERIC, Table
 
 OBJECT = "steer"
 OURS = "flowfast_"
@@ -51,11 +51,10 @@ def on_device(device: str) -> tuple[str | None, tuple[int | None, ...]]:
         with libbpf.attached_xdp(socket.if_nametoindex(device)) as found:
             if found is None:
                 return None, ()
-            name, maps = found
-            if not name.startswith(OURS) or SPREAD not in maps:
-                return name, ()
-            with Slots(maps[SPREAD].fd) as slots:
-                return name, slots.held()
+            if not found.name.startswith(OURS) or SPREAD not in found.maps:
+                return found.name, ()
+            with Slots(found.maps[SPREAD].fd) as slots:
+                return found.name, slots.held()
     except (OSError, FlowfastError):
         return None, ()
 
@@ -64,26 +63,29 @@ class ProgramKnob:
     """The knob `program` of a device."""
 
     def read(self, knob: Knob) -> str | None:
-        """The program's name, or "none"; None where there is no such device, or no way to tell."""
+        """The program's name, with GENERIC before it where it is that, or "none"; None where nobody can tell."""
         if not available():
             return None
         try:
             with libbpf.attached_xdp(socket.if_nametoindex(knob.object)) as found:
-                return NONE if found is None else found[0]
+                return NONE if found is None else GENERIC * found.generic + found.name
         except OSError:
             return None
 
     def write(self, knob: Knob, value: str) -> None:
         """Puts our program there, or takes it off. Raises KernelError (EBUSY) for a device with another's program."""
-        held = self.read(knob)
-        if held not in (None, NONE) and not held.startswith(OURS):
+        held = self.read(knob) or NONE
+        name, generic = value.removeprefix(GENERIC), value.startswith(GENERIC)
+        if held != NONE and not held.removeprefix(GENERIC).startswith(OURS):
             raise KernelError(f"{knob}: another XDP program is there: {held}", errno.EBUSY)
         index = socket.if_nametoindex(knob.object)
+        if held != NONE and (value == NONE or held.startswith(GENERIC) is not generic):
+            libbpf.attach_xdp(index, None, generic=held.startswith(GENERIC))  # a device has one mode at a time
+            held = NONE
         if value == NONE:
-            libbpf.attach_xdp(index, None)
             return
-        with libbpf.loaded(OBJECT, only=value, entries={CPUS: libbpf.possible_cpus()}) as made:
-            libbpf.attach_xdp(index, made.program(value), replace=held != NONE)
+        with libbpf.loaded(OBJECT, only=name, entries={CPUS: libbpf.possible_cpus()}) as made:
+            libbpf.attach_xdp(index, made.program(name), replace=held != NONE, generic=generic)
 
 
 class RealXdp:
@@ -96,9 +98,9 @@ class RealXdp:
         except OSError:
             return False  # gone meanwhile; the next round plans without it
         with libbpf.attached_xdp(index) as found:
-            if found is None or not found[0].startswith(OURS):
+            if found is None or not found.name.startswith(OURS):
                 raise KernelError(f"{table.device}: flowfast's XDP program is not there any more", errno.ENOENT)
-            maps = found[1]
+            maps = found.maps
             had = {n for n in range(libbpf.possible_cpus()) if maps[CPUS].get(_CPU.pack(n), _CPUMAP.size) is not None}
             changed = False
             for cpu in set(table.cpus) - had:

@@ -11,6 +11,10 @@ SLOTS = 128
 """Of the table that shares the LAN's flows out (SPREAD in bpf/steer.bpf.c): fine enough for 64 CPUs."""
 
 
+GENERIC = "generic "
+"""Before a program's name in the value of a knob: it runs behind the driver, not in it."""
+
+
 class Side(StrEnum):
     """Which way a device faces."""
 

@@ -1,21 +1,26 @@
 """Which backend a device gets: the one that is configured, if it can; else the most exact of those that it can."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from flowfast.model.machine import Machine, Nic
 from flowfast.model.reason import Reason, Severity
+from flowfast.model.sa import SA
 from flowfast.model.steering import Backend, Side
+from flowfast.plan.steering.rss import tells_apart
 
 PROGRAM = {Side.WAN: "flowfast_wan3", Side.LAN: "flowfast_lan3"}
 """Our programs (bpf/steer.bpf.c). The number counts up with each change of what they do."""
 OURS = "flowfast_"
 """What the names of our programs begin with, in every version."""
 
-AUTO: Mapping[Side, tuple[Backend, ...]] = {
-    Side.WAN: (Backend.NTUPLE, Backend.XDP, Backend.RSS, Backend.RPS),
-    # On the LAN, XDP is for who asks for it: RPS knows its flows as well, and needs no program.
-    Side.LAN: (Backend.RSS, Backend.RPS),
-}
+
+def best_first(side: Side, nic: Nic) -> tuple[Backend, ...]:
+    """What `auto` tries, in this order."""
+    if side is Side.LAN:  # XDP is for who asks for it: RPS knows its flows as well, and needs no program
+        return (Backend.RSS, Backend.RPS)
+    if nic.native_xdp:
+        return (Backend.NTUPLE, Backend.XDP, Backend.RSS, Backend.RPS)
+    return (Backend.NTUPLE, Backend.RSS, Backend.XDP, Backend.RPS)
 
 
 def _ntuple(machine: Machine, nic: Nic, side: Side) -> str | None:
@@ -39,9 +44,10 @@ def _xdp(machine: Machine, nic: Nic, side: Side) -> str | None:
         return "the steering program is not compiled here, or libbpf is missing (make setup-xdp)"
     if nic.program is not None and not nic.program.startswith(OURS):
         return f"another XDP program is on it already ({nic.program})"
-    if side is Side.LAN and nic.unfinished:  # on the WAN it is no matter: ESP has finished what is in it
+    # A generic program has the stack's packets, and on the WAN ESP has finished what is in them.
+    if side is Side.LAN and nic.unfinished and nic.native_xdp:
         return "packets come in with unfinished checksums, and would arrive corrupt (steering.lan: rps does as well)"
-    return None if nic.native_xdp else f"its driver ({nic.driver or 'none'}) is not known to run XDP natively"
+    return None
 
 
 _WHY_NOT: Mapping[Backend, Callable[[Machine, Nic, Side], str | None]] = {
@@ -57,15 +63,16 @@ def why_not(backend: Backend, side: Side, machine: Machine, nic: Nic) -> str | N
     return _WHY_NOT[backend](machine, nic, side)
 
 
-def choose(wanted: Backend | None, side: Side, machine: Machine, nic: Nic) -> Backend | Reason:
-    """The backend for a device, `wanted` (None: the best there is); or why there is none."""
+def choose(wanted: Backend | None, side: Side, machine: Machine, nic: Nic, sas: Iterable[SA] = ()) -> Backend | Reason:
+    """The backend for a device, `wanted` (None: the best there is for these inbound SAs); or why there is none."""
     if wanted is not None:
         refused = why_not(wanted, side, machine, nic)
         if refused is None:
             return wanted
         remedy = f"steering.{side}: auto takes what this device can"
         return Reason("NO_BACKEND", nic.name, f"no steering by {wanted}: {refused}", remedy)
-    for backend in AUTO[side]:
-        if why_not(backend, side, machine, nic) is None:
+    blind = side is Side.WAN and nic.rss is not None and any(not tells_apart(nic.rss, sa) for sa in sas)
+    for backend in best_first(side, nic):
+        if why_not(backend, side, machine, nic) is None and not (backend is Backend.RSS and blind):
             return backend
     return Reason("NO_BACKEND", nic.name, "nothing here can steer its packets", severity=Severity.WARNING)

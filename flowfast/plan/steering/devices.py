@@ -8,7 +8,7 @@ from flowfast.model.knob import Knob, KnobKind
 from flowfast.model.machine import Nic
 from flowfast.model.reason import Reason, Severity
 from flowfast.model.sa import SA
-from flowfast.model.steering import SLOTS, Backend, Side, Table
+from flowfast.model.steering import GENERIC, SLOTS, Backend, Side, Table
 from flowfast.plan.steering import rss
 from flowfast.plan.steering.backend import PROGRAM
 from flowfast.plan.steering.share import share_out
@@ -90,7 +90,10 @@ def _transmit(nic: Nic, aim: Aim, made: Part) -> None:
 
 
 def _xdp(nic: Nic, aim: Aim, made: Part) -> None:
-    made.knobs[Knob(KnobKind.XDP, nic.name, "program")] = PROGRAM[aim.side]
+    if nic.native_xdp:
+        made.knobs[Knob(KnobKind.XDP, nic.name, "program")] = PROGRAM[aim.side]
+    else:
+        _generic(nic, aim, made)
     if aim.side is Side.LAN:
         had = nic.spread or (None,) * SLOTS
         spread: tuple[int | None, ...] = share_out(had, aim.cpus) if aim.cpus else (None,) * SLOTS
@@ -107,6 +110,18 @@ def _xdp(nic: Nic, aim: Aim, made: Part) -> None:
     for spi in sorted(twice):
         sentence = "two of our addresses have an SA of this SPI, on different CPUs: its packets are not steered"
         made.reasons.append(Reason("SPI_TWICE", f"0x{spi:08x}", sentence, "it lasts until one of them is rekeyed"))
+
+
+def _generic(nic: Nic, aim: Aim, made: Part) -> None:
+    """The program behind the driver. The kernel turns rx-gro-hw off for it, and not on again: so it is a knob, too."""
+    made.knobs[Knob(KnobKind.FEATURE, nic.name, "rx-gro-hw")] = "off"
+    made.knobs[Knob(KnobKind.XDP, nic.name, "program")] = GENERIC + PROGRAM[aim.side]
+    sentence = (
+        f"its driver ({nic.driver or 'none'}) is not known to run XDP itself, so the program runs behind it, which "
+        "costs more than in it and is as exact"
+    )
+    remedy = f"steering.{aim.side}: rps costs less{', and cannot choose the CPU' if aim.side is Side.WAN else ''}"
+    made.reasons.append(Reason("XDP_GENERIC", nic.name, sentence, remedy, Severity.INFO))
 
 
 def _rss(nic: Nic, aim: Aim, queues: dict[int, int], made: Part) -> None:

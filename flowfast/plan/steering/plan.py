@@ -60,7 +60,7 @@ def steer(
         for name in sorted(devices[side]):
             if (nic := machine.nics.get(name)) is None:
                 continue
-            backend = choose(choice.backend, side, machine, nic)
+            backend = choose(choice.backend, side, machine, nic, (sa for sa, _ in steerable))
             if isinstance(backend, Reason):
                 reasons.append(backend)
                 continue

@@ -43,6 +43,15 @@ def test_xdp_has_every_inbound_sa_on_its_cpu() -> None:
     assert all(each.exact == (each.pcpu is not None) for each in desired.steering.placements)
 
 
+def test_behind_a_driver_without_xdp_the_program_is_generic_and_what_the_kernel_turns_off_is_a_knob() -> None:
+    desired = plan(world(machine(wan=nic("wan0", driver="e1000e")), sas(4)), config("wan: xdp"))
+    assert desired.knobs[Knob(KnobKind.XDP, "wan0", "program")] == "generic flowfast_wan3"
+    assert desired.knobs[Knob(KnobKind.FEATURE, "wan0", "rx-gro-hw")] == "off"
+    assert places(desired) == {None: None, 0: 0, 1: 1, 2: 2, 3: 3}
+    (reason,) = [reason for reason in desired.reasons if reason.code == "XDP_GENERIC"]
+    assert "e1000e" in reason.sentence
+
+
 def test_a_spi_that_two_addresses_have_on_different_cpus_is_not_steered() -> None:
     having = sas(2)
     twin = next(sa for sa in having if sa.direction == "in" and sa.pcpu == 0)
@@ -59,7 +68,9 @@ def test_a_spi_that_two_addresses_have_on_different_cpus_is_not_steered() -> Non
         ({"native_xdp": True, "rss": rss(4)}, Backend.XDP),
         ({"native_xdp": True, "rss": rss(4), "program": "xdp_dispatcher"}, Backend.RSS),
         ({"rss": rss(4)}, Backend.RSS),
-        ({}, Backend.RPS),
+        ({"rss": rss(4, spi=False)}, Backend.XDP),
+        ({}, Backend.XDP),
+        ({"program": "xdp_dispatcher"}, Backend.RPS),
     ],
 )
 def test_auto_takes_the_most_exact_that_there_is(more: dict, backend: Backend) -> None:
