@@ -41,11 +41,13 @@ class Kind(NamedTuple):
     cpus: int = 1
     icount: bool = False
     memory: int = 2048
+    queues: int = 1
+    nic_model: str = "virtio-net-pci"
 
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
-        "markers", "guest(images=[...], nics=0, cpus=1, icount=False, memory=2048): the machine that a test runs on"
+        "markers", "guest(images=[...], nics=0, cpus=1, ...): the machine that a test runs on (bridge.Kind)"
     )
     config.addinivalue_line("markers", "long(seconds=60): not among what `make test` runs, but in `make test-long`")
     config.addinivalue_line("markers", "changes_foreign: changes other programs' nft tables on purpose")

@@ -40,7 +40,7 @@ def machine_options(command: Command) -> Command:
     for option in (
         click.option("--memory", type=click.IntRange(256), default=2048, help="MiB of memory."),
         click.option("--share", type=folder, help="A folder of this machine, writable at /share."),
-        click.option("--icount", is_flag=True, help="Guest time counts instructions (one CPU)."),
+        click.option("--icount", is_flag=True, help="Guest time counts instructions."),
         click.option("--nics", type=click.IntRange(0, 8), default=0, help="Pairs of emulated NICs, joined outside."),
         click.option("--cpus", type=click.IntRange(1, 16), default=1, help="CPUs of the guest."),
         click.option("--image", default=DEFAULT, metavar="NAME", help=f"One of {', '.join(RECIPES)}."),

@@ -21,6 +21,7 @@ from pathlib import Path
 from flowfast.lab import guest_init, qemu
 from flowfast.lab import image as images
 from flowfast.lab.recipe import CHECKOUT, DEFAULT, cache_folder, recipe
+from flowfast.lab.taps import taps
 from flowfast.model.errors import FlowfastError, Unavailable, UsageError
 
 Sink = Callable[[bytes], None]
@@ -77,13 +78,15 @@ class _Run:
 class Machine:
     """A guest to run commands in, each in a boot of its own. `memory` in MiB, `timeout` in seconds.
 
-    `nics` pairs of emulated NICs, joined outside the guest; `icount` makes guest time count instructions (one CPU);
-    `share` is a folder of the host, writable at /share.
+    `nics` pairs of emulated NICs, joined outside the guest, with so many `queues` each (more than one: lab/taps.py);
+    `icount` makes guest time count instructions, of all CPUs together; `share` is a folder of the host, writable at
+    /share.
     """
 
     image: str = DEFAULT
     cpus: int = 1
     nics: int = 0
+    queues: int = 1
     icount: bool = False
     share: Path | None = None
     timeout: float = 600
@@ -130,6 +133,10 @@ class Machine:
             for name in ("console", *guest_init.PORTS):
                 one, other = socket.socketpair()
                 ours[name], theirs[name] = stack.enter_context(one), stack.enter_context(other)
+            queues = taps(self.nics, self.queues) if self.queues > 1 else None
+            tap_fds = [fd for each in (queues or {}).values() for fd in each]
+            for fd in tap_fds:
+                stack.callback(os.close, fd)
             argv = qemu.command(
                 qemu.Boot(
                     kernel=built.vmlinux,
@@ -139,6 +146,7 @@ class Machine:
                     cpus=self.cpus,
                     nics=self.nics,
                     nic_model=self.nic_model,
+                    taps=queues,
                     icount=self.icount,
                     console=theirs["console"].fileno(),
                     ports={name: theirs[name].fileno() for name in guest_init.PORTS},
@@ -148,7 +156,8 @@ class Machine:
             )
             run = _Run(time.monotonic(), output={name: bytearray() for name in ours})
             complaints = stack.enter_context((folder / "qemu.log").open("w+b"))
-            stack.enter_context(_qemu(argv, [end.fileno() for end in theirs.values()], complaints.fileno(), terminal))
+            descriptors = [*(end.fileno() for end in theirs.values()), *tap_fds]
+            stack.enter_context(_qemu(argv, descriptors, complaints.fileno(), terminal))
             for end in theirs.values():
                 end.close()
             timed_out = _listen(run, ours, sinks, None if terminal else run.started + self.timeout)
@@ -156,8 +165,6 @@ class Machine:
             return self._result(run, timed_out, complaints.read().decode(errors="replace"))
 
     def _check(self) -> None:
-        if self.icount and self.cpus != 1:
-            raise UsageError(f"--icount counts on one CPU (leave out --cpus {self.cpus})")
         if self.share is not None and not self.share.is_dir():
             raise UsageError(f"{self.share}: no such folder to share with the guest")
         if shutil.which("qemu-system-x86_64") is None:

@@ -1,6 +1,6 @@
 """QEMU's command line for one boot. Pure: every path and file descriptor is given."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,7 +28,8 @@ KERNEL_ARGUMENTS = (
 class Boot:
     """One boot of a guest. `memory` in MiB; `nics` are pairs; `ports` maps a virtio-serial port's name to a socket.
 
-    `shares` maps a 9p mount tag to (folder of the host, writable).
+    `shares` maps a 9p mount tag to (folder of the host, writable). `taps`: descriptors of the queues of each end of a
+    pair (flowfast.lab.taps), for NICs with several queues; without it, QEMU's hub joins the ends.
     """
 
     kernel: Path
@@ -38,6 +39,7 @@ class Boot:
     cpus: int = 1
     nics: int = 0
     nic_model: str = "virtio-net-pci"
+    taps: Mapping[tuple[int, int], Sequence[int]] | None = None
     icount: bool = False
     console: int = -1
     ports: Mapping[str, int] | None = None
@@ -83,7 +85,12 @@ def command(boot: Boot) -> list[str]:
             argv[-3] += ",readonly=on"
     for pair in range(boot.nics):
         for end in (1, 2):
-            argv += ["-netdev", f"hubport,id=n{pair}.{end},hubid={pair}"]
             options = f",{OFFLOADS_OFF}" if boot.nic_model == "virtio-net-pci" else ""
+            if boot.taps is None:
+                argv += ["-netdev", f"hubport,id=n{pair}.{end},hubid={pair}"]
+            else:
+                fds = boot.taps[pair, end]
+                argv += ["-netdev", f"tap,id=n{pair}.{end},vhost=off,fds={':'.join(map(str, fds))}"]
+                options += f",mq=on,rss=on,vectors={2 * len(fds) + 2}"  # two a queue, control, configuration
             argv += ["-device", f"{boot.nic_model},netdev=n{pair}.{end},mac={mac(pair, end)}{options}"]
     return argv

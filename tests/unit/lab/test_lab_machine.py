@@ -132,9 +132,7 @@ def test_qemu_dies_with_the_process_that_started_it(boot, tmp_path: Path) -> Non
     assert not alive(pids(tmp_path)[0])
 
 
-def test_what_does_not_go_together_is_refused(boot, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
-    with pytest.raises(UsageError, match=r"--icount counts on one CPU \(leave out --cpus 2\)"):
-        boot("", icount=True, cpus=2).run(["true"])
+def test_a_share_that_is_not_there_is_refused(boot, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     with pytest.raises(UsageError, match=r"nowhere: no such folder"):
         boot("", share=tmp_path / "nowhere").run(["true"])
 
@@ -167,6 +165,15 @@ def test_nics_come_in_pairs_on_a_hub_of_their_own_without_offloads() -> None:
     assert all(
         "off" not in argument for argument in command(nics=1, nic_model="e1000e") if argument.startswith("e1000e")
     )
+
+
+def test_nics_with_several_queues_are_taps() -> None:
+    argv = command(nics=1, taps={(0, 1): [7, 8], (0, 2): [9, 10]})
+    assert [argument for argument in argv if "id=n0" in argument] == [
+        "tap,id=n0.1,vhost=off,fds=7:8",
+        "tap,id=n0.2,vhost=off,fds=9:10",
+    ]
+    assert all("mq=on,rss=on,vectors=6" in each for each in argv if each.startswith("virtio-net-pci"))
 
 
 def test_only_writable_shares_can_be_written() -> None:
