@@ -1,12 +1,12 @@
 """Which backend a device gets: the one that is configured, if it can; else the most exact of those that it can."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 
 from flowfast.model.machine import Machine, Nic
 from flowfast.model.reason import Reason, Severity
 from flowfast.model.sa import SA
 from flowfast.model.steering import Backend, Side
-from flowfast.plan.steering.rss import tells_apart
+from flowfast.plan.steering.rss import foresees, port_unknown
 
 PROGRAM = {Side.WAN: "flowfast_wan3", Side.LAN: "flowfast_lan3"}
 """Our programs (bpf/steer.bpf.c). The number counts up with each change of what they do."""
@@ -63,6 +63,16 @@ def why_not(backend: Backend, side: Side, machine: Machine, nic: Nic) -> str | N
     return _WHY_NOT[backend](machine, nic, side)
 
 
+def _inexact(nic: Nic, sas: Collection[SA]) -> frozenset[Backend]:
+    """What would not bring each of these inbound SAs to its CPU, though the device has it."""
+    found = set()
+    if nic.rss is not None and not all(foresees(nic.rss, sa) for sa in sas):
+        found.add(Backend.RSS)
+    if any(map(port_unknown, sas)):
+        found.add(Backend.NTUPLE)
+    return frozenset(found)
+
+
 def choose(wanted: Backend | None, side: Side, machine: Machine, nic: Nic, sas: Iterable[SA] = ()) -> Backend | Reason:
     """The backend for a device, `wanted` (None: the best there is for these inbound SAs); or why there is none."""
     if wanted is not None:
@@ -71,8 +81,8 @@ def choose(wanted: Backend | None, side: Side, machine: Machine, nic: Nic, sas: 
             return wanted
         remedy = f"steering.{side}: auto takes what this device can"
         return Reason("NO_BACKEND", nic.name, f"no steering by {wanted}: {refused}", remedy)
-    blind = side is Side.WAN and nic.rss is not None and any(not tells_apart(nic.rss, sa) for sa in sas)
+    inexact = _inexact(nic, tuple(sas)) if side is Side.WAN else frozenset()
     for backend in best_first(side, nic):
-        if why_not(backend, side, machine, nic) is None and not (backend is Backend.RSS and blind):
+        if why_not(backend, side, machine, nic) is None and backend not in inexact:
             return backend
     return Reason("NO_BACKEND", nic.name, "nothing here can steer its packets", severity=Severity.WARNING)

@@ -136,6 +136,7 @@ def _rss(nic: Nic, aim: Aim, queues: dict[int, int], made: Part) -> None:
             else "per_cpu_sas = encap (strongSwan) and rx-flow-hash udp4 sdfn; or steering.wan: xdp"
         )
         made.reasons.append(Reason("RSS_BLIND", nic.name, sentence, remedy))
+    _unknown_ports(aim, made)
     found = rss.fit(nic.rss, aim.sas, queues)
     made.knobs[Knob(KnobKind.RSS, nic.name, "indirection")] = ",".join(map(str, found.table))
     cpu_of = {queue: cpu for cpu, queue in queues.items()}
@@ -152,14 +153,24 @@ def _ntuple(nic: Nic, aim: Aim, queues: dict[int, int], made: Part) -> None:
     rules = dict(nic.rules or {})
     at = {text: location for location, text in rules.items()}
     free = (location for location in range(len(rules) + len(aim.sas)) if location not in rules)
+    _unknown_ports(aim, made)
     for sa, cpu in aim.sas:
         queue = queues.get(cpu)
-        if queue is None:
+        if queue is None or rss.port_unknown(sa):
             continue
         text = rule(sa, queue)
         location = at[text] if text in at else next(free)
         made.knobs[Knob(KnobKind.NTUPLE, nic.name, str(location))] = text
         made.lands[sa.spi] = (queue, cpu)
+
+
+def _unknown_ports(aim: Aim, made: Part) -> None:
+    if count := sum(rss.port_unknown(sa) for sa, _ in aim.sas):
+        sentence = (
+            f"{count} SAs come in UDP from ports that the peer draws and tells nobody, so their queues cannot be chosen"
+        )
+        remedy = "steering.wan: xdp looks at the SPI inside"
+        made.reasons.append(Reason("PORT_UNKNOWN", made.device, sentence, remedy))
 
 
 def rule(sa: SA, queue: int) -> str:

@@ -30,9 +30,9 @@ def kind_of(sa: SA) -> str:
 
 
 def hash_of(rss: Rss, sa: SA) -> int | None:
-    """The hash of an inbound SA's packets; None where key or fields are not known."""
+    """The hash of an inbound SA's packets; None where key, fields or the peer's port are not known."""
     fields = rss.fields.get(kind_of(sa))
-    if rss.key is None or fields is None:
+    if rss.key is None or fields is None or port_unknown(sa):
         return None
     parts = {"src": ip_address(sa.src).packed, "dst": ip_address(sa.dst).packed, "spi": sa.spi.to_bytes(4)}
     if sa.encap is not None:
@@ -44,6 +44,16 @@ def tells_apart(rss: Rss, sa: SA) -> bool:
     """Whether the hash differs at all between the SAs of one peer."""
     fields = rss.fields.get(kind_of(sa), frozenset())
     return bool(fields & ({"sport"} if sa.encap is not None else {"spi"}))
+
+
+def port_unknown(sa: SA) -> bool:
+    """Whether the peer sends from a UDP port that only its packets tell: strongSwan's per_cpu_sas = encap."""
+    return sa.encap is not None and sa.encap.sport == 0
+
+
+def foresees(rss: Rss, sa: SA) -> bool:
+    """Whether the SA's queue can be told beforehand, and is not that of all SAs of its peer."""
+    return tells_apart(rss, sa) and hash_of(rss, sa) is not None
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from flowfast.model.cpu import Cpu
 from flowfast.model.desired import Desired
 from flowfast.model.knob import Knob, KnobKind
 from flowfast.model.machine import Machine, Queue
-from flowfast.model.sa import Direction
+from flowfast.model.sa import Direction, Encap
 from flowfast.model.steering import Backend
 from flowfast.plan.planner import plan
 from flowfast.plan.steering.cpus import allowed
@@ -125,6 +125,17 @@ def test_rss_shows_where_it_cannot_tell_sas_apart() -> None:
     encapsulated = plan(world(machine(wan=blind), sas(4, encap=True)), config("wan: rss"))
     assert "RSS_BLIND" not in codes(encapsulated)
     assert places(encapsulated) == {None: None, 0: 0, 1: 1, 2: 2, 3: 3}
+
+
+@pytest.mark.parametrize("backend", ["rss", "ntuple"])
+def test_ports_that_the_peer_draws_are_not_guessed(backend: str) -> None:
+    drawn = [sa._replace(encap=Encap(2, 0, 4500)) if sa.encap else sa for sa in sas(4, encap=True)]
+    wan = nic("wan0", 4, rss=rss(4), rules={}, native_xdp=True)
+    desired = plan(world(machine(wan=wan), drawn), config(f"wan: {backend}"))
+    assert places(desired) == {None: None, 0: None, 1: None, 2: None, 3: None}
+    assert "PORT_UNKNOWN" in codes(desired)
+    assert not any(knob.kind is KnobKind.NTUPLE for knob in desired.knobs)
+    assert plan(world(machine(wan=wan), drawn), config("wan: auto")).steering.backends["wan0"] is Backend.XDP
 
 
 def test_rps_says_what_a_hash_is_worth() -> None:
