@@ -16,7 +16,7 @@ PROC = Path("/proc/net/pktgen")
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What to send: UDP with finished checksums, port 9 to 9, from `source` to `destination`.
+    """What to send: UDP with finished checksums, from port 9 to `port`, from `source` to `destination`.
 
     IPv4 only: `flows` destinations, from `destination` on, in bursts of `burst` packets a flow. `size` is that of the
     frame without its checksum, in bytes. IPv4's ID counts up over all flows, and DF is not set.
@@ -30,6 +30,7 @@ class Load:
     flows: int = 1
     burst: int = 1
     device: str = "e0"
+    port: int = 9
 
     def options(self) -> list[str]:
         """pktgen's commands for this load."""
@@ -37,6 +38,7 @@ class Load:
         if first.version == 6 and self.flows > 1:
             raise LabError("pktgen makes several flows of IPv4 only")
         six = "6" if first.version == 6 else ""
+        ends = (("src", 9), ("dst", self.port))
         options = [
             f"count {self.count}",
             f"pkt_size {self.size}",
@@ -45,7 +47,7 @@ class Load:
             "clone_skb 0",
             "flag NO_TIMESTAMP",
             "flag UDPCSUM",
-            *(f"udp_{end}_{limit} 9" for end in ("src", "dst") for limit in ("min", "max")),
+            *(f"udp_{end}_{limit} {port}" for end, port in ends for limit in ("min", "max")),
         ]
         if six:
             return [*options, f"src6 {self.source}", f"dst6 {self.destination}"]

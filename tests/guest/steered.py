@@ -4,6 +4,7 @@ The witness is a pair of tracing programs in the kernel's own functions for ESP;
 """
 
 import asyncio
+import secrets
 import select
 import socket
 import threading
@@ -178,6 +179,50 @@ def watching(ns: Netns) -> Iterator[Seen]:
         # Without a direction of its own, by its end: this gateway is the first on the WAN.
         way = sa.direction or (Direction.OUT if sa.src == wan_address(1, 4) else Direction.IN)
         seen.sas[way, sa.spi] = sa
+
+
+def add_sas_by_cpu(topo: TwoGateways, *, ports: bool = False) -> None:
+    """A pair for each CPU beside manual_keys()', as two IKE daemons would agree on, both ends' CPUs alike.
+
+    `ports`: ESP in UDP, each pair from a port of its own (4501 and on) to the NAT-T port, which listen() serves.
+    """
+    near, far = wan_address(1, 4), wan_address(2, 4)
+    lines: dict[str, list[str]] = {"gw1": [], "gw2": []}
+    for cpu in range(4):
+        for spi, source, target in ((0x5000 + cpu, near, far), (0x6000 + cpu, far, near)):
+            key = secrets.token_hex(20)
+            for name, address in (("gw1", near), ("gw2", far)):
+                way, window = ("out", 0) if source == address else ("in", 1024)
+                encap = f" encap espinudp {4501 + cpu} 4500 0.0.0.0" if ports else ""
+                lines[name].append(
+                    f"xfrm state add src {source} dst {target} proto esp spi {spi:#x} reqid 1 mode tunnel"
+                    f" replay-window {window} flag esn af-unspec aead rfc4106(gcm(aes)) 0x{key} 128"
+                    f"{encap} dir {way} pcpu-num {cpu}"
+                )
+    for ns in (topo.gw1, topo.gw2):
+        ns.run(["ip", "-batch", "-"], stdin="\n".join(lines[ns.name]) + "\n")
+
+
+@contextmanager
+def listening(*gateways: Netns) -> Iterator[None]:
+    """A socket in each that takes ESP in UDP, as an IKE daemon's does (RFC 3948, linux/udp.h)."""
+    made = []
+    try:
+        for ns in gateways:
+            made.append(ns.socket(socket.AF_INET, socket.SOCK_DGRAM))
+            made[-1].setsockopt(socket.IPPROTO_UDP, 100, 2)  # UDP_ENCAP: UDP_ENCAP_ESPINUDP
+            made[-1].bind(("", 4500))
+        yield
+    finally:
+        for each in made:
+            each.close()
+
+
+def fallback_share(topo: TwoGateways, flows: Flows, rounds: int = 10) -> float:
+    """Packets of gw1 that went out on the fallback SA, of all."""
+    with watching(topo.gw1) as seen:
+        assert flows.send(rounds) > 0.99
+    return seen.fallback_share(Direction.OUT)
 
 
 def knobs(ns: Netns) -> dict[str, str]:

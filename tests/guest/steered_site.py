@@ -1,0 +1,85 @@
+"""A site of two gateways with strongSwan's per_cpu_sas, one of which is steered: what its tests share."""
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from flowfast.lab.ike import Daemon, two_daemons
+from flowfast.lab.topology import TwoGateways, two_gateways
+from flowfast.model.sa import Direction
+from tests.guest.router import Router
+from tests.guest.steered import Flows, Seen, cpus_with_sas, knobs, watching
+
+CPUS = {0, 1, 2, 3}
+IN, OUT = Direction.IN, Direction.OUT
+CONFIG = """
+devices: {{lan: [lan0], wan: [wan0]}}
+steering: {{wan: {wan}, lan: {lan}}}
+"""
+KINDS = {
+    "nic xdp rps": ("nic", "xdp", "rps", "yes"),
+    "nic xdp xdp": ("nic", "xdp", "xdp", "yes"),
+    "nic xdp encap": ("nic", "xdp", "rps", "encap"),
+    "nic rps rps": ("nic", "rps", "rps", "yes"),
+    "veth xdp rps": ("veth", "xdp", "rps", "yes"),
+    "veth rps rps": ("veth", "rps", "rps", "yes"),
+}
+"""By name: wire, steering.wan and steering.lan on gw1, strongSwan's per_cpu_sas on both ends."""
+
+
+@dataclass
+class Site:
+    topo: TwoGateways
+    ike: Daemon
+    router: Router
+    flows: Flows
+    before: dict[str, str]
+    wan: str
+
+    def steady(self, seconds: float = 120) -> None:
+        """Waits until every CPU of both gateways has its SAs, and no flow is on a fallback SA any more."""
+        deadline = time.monotonic() + seconds
+        while True:
+            self.flows.send(3)
+            if cpus_with_sas(self.topo.gw1, OUT) == CPUS and self.look(5).fallback_share(OUT) < 0.01:
+                return
+            assert time.monotonic() < deadline, self.said()
+
+    def look(self, rounds: int = 30) -> Seen:
+        with watching(self.topo.gw1) as seen:
+            self.share = self.flows.send(rounds)
+        return seen
+
+    def said(self) -> str:
+        return f"{self.router.log.read_text()}\n{self.look(3)}"
+
+    def holds(self) -> None:
+        """The heart of it: each SA's packets on its own CPU, both directions, and next to none on the fallback SA."""
+        seen = self.look()
+        assert self.share > 0.99, self.share
+        assert seen.working(OUT) == 4, seen
+        assert seen.own_share(OUT) >= 0.99, seen
+        if self.wan == "rps":  # a hash has each SA on one CPU, but on which nobody can say
+            assert seen.one_cpu_share(IN) >= 0.99, seen
+        else:
+            assert seen.own_share(IN) >= 0.99, seen
+        assert seen.fallback_share(OUT) < 0.01, seen
+        assert seen.fallback_share(IN) < 0.01, seen
+
+
+def steered(kind: str, folder: Path) -> Iterator[Site]:
+    wire, wan, lan, per_cpu_sas = KINDS[kind]
+    options = {"start_action": "trap", "per_cpu_sas": per_cpu_sas, "encap": per_cpu_sas == "encap"}
+    with (
+        two_gateways("policy", wire=wire, families=(4,), finish_checksums=wire == "veth") as topo,
+        two_daemons(topo, initiate=False, **options) as (ike, _),
+        Flows(topo) as flows,
+    ):
+        topo.ping(4, 3)
+        before = knobs(topo.gw1)
+        with Router(topo.gw1, CONFIG.format(wan=wan, lan=lan), folder) as router:
+            site = Site(topo, ike, router, flows, before, wan)
+            site.steady()
+            yield site
+        assert knobs(topo.gw1) == before

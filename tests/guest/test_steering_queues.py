@@ -1,0 +1,86 @@
+"""NICs with several queues: RSS that has each SA on the queue of its CPU, and a number of queues that changes."""
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from flowfast.lab.manual_keys import manual_keys
+from flowfast.lab.netns import Netns
+from flowfast.lab.topology import TwoGateways, two_gateways
+from flowfast.model.sa import Direction
+from tests.guest.router import Router
+from tests.guest.steered import Flows, add_sas_by_cpu, fallback_share, knobs, listening, watching
+
+# virtio-net with mq and rss. Its hash knows no SPI, so the SAs are told apart by the ports of ESP in UDP.
+pytestmark = [pytest.mark.guest(images=["debian14"], nics=3, cpus=4, queues=4), pytest.mark.long(seconds=120)]
+
+CONFIG = "devices: {{lan: [lan0], wan: [wan0]}}\nsteering: {{wan: {}, lan: {}}}\n"
+IN, OUT = Direction.IN, Direction.OUT
+
+
+@pytest.fixture
+def topo() -> Iterator[TwoGateways]:
+    with two_gateways("policy", wire="nic", families=(4,)) as made, listening(made.gw1, made.gw2):
+        manual_keys(made)
+        assert made.ping(4)
+        yield made
+
+
+def everything(ns: Netns) -> dict[str, str]:
+    """Every knob, with the indirection tables."""
+    tables = {name: ns.run(["ethtool", "-x", name]).stdout for name in ("lan0", "wan0")}
+    return knobs(ns) | tables
+
+
+def steady(topo: TwoGateways, flows: Flows, router: Router) -> None:
+    deadline = time.monotonic() + 60
+    while fallback_share(topo, flows) > 0.01:
+        assert time.monotonic() < deadline, router.log.read_text()
+
+
+def holds(topo: TwoGateways, flows: Flows) -> None:
+    with watching(topo.gw1) as seen:
+        assert flows.send(30) > 0.99
+    assert seen.working(OUT) == 4, seen
+    assert seen.own_share(OUT) >= 0.99, seen
+    assert seen.own_share(IN) >= 0.99, seen
+    assert max(seen.fallback_share(OUT), seen.fallback_share(IN)) < 0.01, seen
+
+
+def test_rss_has_each_sa_on_its_cpu(topo: TwoGateways, tmp_path: Path) -> None:
+    before = everything(topo.gw1)
+    with Router(topo.gw1, CONFIG.format("rss", "rss"), tmp_path) as router, Flows(topo) as flows:
+        flows.send(5)
+        add_sas_by_cpu(topo, ports=True)
+        steady(topo, flows, router)
+        holds(topo, flows)
+        planned = router.flowfast("plan", str(router.config), "--detailed-exitcode", check=False)
+        assert planned.returncode == 0, planned.stdout
+        assert "lan0 by rss, wan0 by rss" in planned.stdout
+    assert everything(topo.gw1) == before
+
+
+def test_a_number_of_queues_that_changes_is_followed(topo: TwoGateways, tmp_path: Path) -> None:
+    before = everything(topo.gw1)
+    with Router(topo.gw1, CONFIG.format("xdp", "rps"), tmp_path) as router, Flows(topo) as flows:
+        flows.send(5)
+        add_sas_by_cpu(topo)
+        steady(topo, flows, router)
+        holds(topo, flows)
+        for count in (2, 4):
+            for device in ("lan0", "wan0"):
+                topo.gw1.run(["ethtool", "-L", device, "combined", str(count)])
+            deadline = time.monotonic() + 60
+            while masks(topo.gw1) != ["f"] * count:
+                assert time.monotonic() < deadline, f"{masks(topo.gw1)}\n{router.log.read_text()}"
+                time.sleep(1)
+            steady(topo, flows, router)
+            holds(topo, flows)
+    assert everything(topo.gw1) == before
+
+
+def masks(ns: Netns) -> list[str]:
+    """lan0's RPS masks."""
+    return ns.run(["sh", "-c", "cat /sys/class/net/lan0/queues/rx-*/rps_cpus"]).stdout.split()
