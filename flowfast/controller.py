@@ -180,7 +180,7 @@ class Controller:
             known = None if self._moved else self._state
             self._moved = False
             state = self._bulking.told(await observe(self.kernel, self.features, netns, known=known))
-            desired = await asyncio.to_thread(plan, state, self.config, self._steersman.refused)
+            desired = await asyncio.to_thread(plan, state, self.config)
             desired = self._bulking.overtaken(state, desired)
             outcome = await converge(self.kernel, desired, state, netns, writer=self._writer)
             self._state = outcome.state
@@ -212,6 +212,7 @@ class Controller:
         state, failures = self._bulking.told(outcome.state), (*outcome.failures, *outcome.refused)
         looked = await look(self.kernel, state, desired, failures, history, full=True)
         snapshot, stale = self._steersman.judge(self._snapshot, await self._books.close(looked))
+        self._steersman.remember(self.kernel.machine, snapshot)
         if stale:
             log.info("flows may be on SAs of other CPUs: all flows off the flowtable, to be learnt anew")
             await self._flush()

@@ -5,6 +5,8 @@ import logging
 from dataclasses import replace
 
 from flowfast.kernel import Kernel
+from flowfast.kernel.machine import Machines
+from flowfast.model.cpu import cpu_list
 from flowfast.model.errors import FlowfastError
 from flowfast.model.snapshot import Snapshot
 from flowfast.model.steering import Sightings
@@ -17,10 +19,9 @@ LOOK_SECONDS = 1.0
 
 
 class Steersman:
-    """What the controller keeps of steering between two rounds. `refused`: CPUs that get no SA of their own."""
+    """What the controller keeps of steering between two rounds."""
 
     def __init__(self) -> None:
-        self.refused: frozenset[int] = frozenset()
         self._patience = Patience()
         self._seen: Sightings | None = None
 
@@ -46,10 +47,20 @@ class Steersman:
         if before is not None:
             carried = fallback(before, now)
             reasons += on_fallback(carried)
-            self.refused = self._patience.look(before, now)
+            self._patience.look(before, now)
             stale |= frozen(before, now)
         judged = replace(now, failures=(*now.failures, *reasons), elsewhere=shares, fallback=carried)
         return judged, stale
+
+    def remember(self, machines: Machines, now: Snapshot) -> None:
+        """Notes which CPUs get no SA, where it is news: a restart, and every other command, plans without them, too."""
+        machine, refused = now.state.machine, self._patience.refused
+        if machine is None or refused is None or machine.refused == refused:
+            return
+        try:
+            machines.refuse(refused)
+        except OSError as error:
+            log.warning("CPUs %s get no SA, which cannot be noted: %s", cpu_list(refused), error)
 
 
 async def sight(kernel: Kernel, seconds: float) -> Sightings:

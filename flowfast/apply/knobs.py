@@ -85,8 +85,7 @@ def turn_knobs(knobs: Knobs, wanted: Settings, journal: KnobJournal) -> tuple[li
             knobs.turn(turn.knob, turn.value)
             done.append(turn)
         except KernelError as error:
-            remedy = "see whether the driver can do it at all"
-            refused[turn.knob] = Reason("KNOB_REFUSED", str(turn.knob), str(error), remedy)
+            refused[turn.knob] = Reason("KNOB_REFUSED", str(turn.knob), str(error), _remedy(turn.knob))
     settled = {
         knob: was if knob in refused else Turned(was.before, (wanted[knob],))
         for knob, was in turned.items()
@@ -95,6 +94,18 @@ def turn_knobs(knobs: Knobs, wanted: Settings, journal: KnobJournal) -> tuple[li
     if settled != turned:
         journal.write(settled)
     return done, list(refused.values())
+
+
+def _remedy(knob: Knob) -> str:
+    match knob.kind:
+        case KnobKind.NTUPLE:
+            return "few NICs take a rule for a SPI: steering.wan: xdp"
+        case KnobKind.XDP:
+            return "steering by rps needs no program"
+        case KnobKind.RSS | KnobKind.IRQ:
+            return "the driver keeps it to itself: steering by xdp or rps"
+        case _:
+            return "see whether the driver can do it at all"
 
 
 def turn_back(knobs: Knobs, journal: KnobJournal) -> list[Turn]:

@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Protocol
 
 from flowfast.kernel import ethtool, xdp
-from flowfast.kernel.links import features_on
-from flowfast.model.cpu import Cpu, cpus_of, cpus_of_mask
+from flowfast.model.cpu import Cpu, cpu_list, cpus_of, cpus_of_mask
 from flowfast.model.errors import FlowfastError
 from flowfast.model.machine import Machine, Nic, Queue
 
@@ -34,6 +33,9 @@ class Machines(Protocol):
     def look(self, devices: Mapping[str, str | None], modules: frozenset[str]) -> Machine:
         """CPUs, and the named devices (with their drivers) that have queues here."""
 
+    def refuse(self, cpus: frozenset[int]) -> None:
+        """Has all later looks, of other processes too, say that these CPUs get no SA. Raises OSError."""
+
 
 class RealMachine:
     """This machine; devices are those of the network namespace that /sys shows."""
@@ -52,7 +54,23 @@ class RealMachine:
             balancer=self._balancer(),
             esp_gro=bool({"esp4_offload", "esp6_offload"} & modules),
             xdp=xdp.available(),
+            refused=cpus_of(_text(self._refused) or ""),
         )
+
+    @property
+    def _refused(self) -> Path:
+        """A file for each network namespace, beside the journal: a reboot forgets it."""
+        return self._root / f"run/flowfast/refused-{Path('/proc/thread-self/ns/net').stat().st_ino}"
+
+    def refuse(self, cpus: frozenset[int]) -> None:
+        """Writes it; none is no file."""
+        if not cpus:
+            self._refused.unlink(missing_ok=True)
+            return
+        self._refused.parent.mkdir(parents=True, exist_ok=True)
+        new = self._refused.with_suffix(".new")
+        new.write_text(cpu_list(cpus))
+        new.replace(self._refused)
 
     def _cpus(self) -> Iterable[Cpu]:
         base = self._root / "sys/devices/system"
@@ -103,7 +121,7 @@ class RealMachine:
             rules=ethtool.rules(name) if several else None,
             program=program,
             native_xdp=driver in NATIVE,
-            unfinished=driver in VIRTUAL or (driver == "virtio_net" and "rx-checksum" in features_on(name)),
+            unfinished=driver in VIRTUAL or (driver == "virtio_net" and _guest_csum(folder)),
             spread=spread,
         )
 
@@ -138,6 +156,15 @@ def queue_irqs(irqs: Mapping[int, str], own: set[int], names: set[str]) -> dict[
     return found
 
 
+def _guest_csum(folder: Path) -> bool:
+    """Whether a virtio-net device may hand over unfinished checksums: it negotiated GUEST_CSUM (virtio 1.2, 5.1.3).
+
+    Where nobody can tell it may. The feature rx-checksum does not say: it is on without it, too (seen with 7.2).
+    """
+    features = _text(folder / "device/features")
+    return features is None or features[1:2] == "1"
+
+
 def _text(path: Path) -> str | None:
     try:
         return path.read_text().strip()
@@ -155,3 +182,7 @@ class FakeMachine:
     def look(self, devices: Mapping[str, str | None], modules: frozenset[str]) -> Machine:
         """As it was made, with the devices that were asked for."""
         return replace(self.machine, nics={n: nic for n, nic in self.machine.nics.items() if n in devices})
+
+    def refuse(self, cpus: frozenset[int]) -> None:
+        """Keeps them."""
+        self.machine = replace(self.machine, refused=cpus)

@@ -49,11 +49,8 @@ class _Devices:
 
 
 @collector_paused()
-def plan(state: RouterState, config: Config, refused: frozenset[int] = frozenset()) -> Desired:
-    """Pure: the same state and config give the same answer. Raises nothing; what cannot be is a Reason.
-
-    `refused`: CPUs that have waited in vain for an SA of their own.
-    """
+def plan(state: RouterState, config: Config) -> Desired:
+    """Pure: the same state and config give the same answer. Raises nothing; what cannot be is a Reason."""
     found = tuple(find_tunnels(state, config))
     held = held_back(state, found)
     tunnels = tuple(
@@ -62,7 +59,7 @@ def plan(state: RouterState, config: Config, refused: frozenset[int] = frozenset
     )
     desired = _fast_path(state, config, tunnels, held)
     facing = _devices(state, config)
-    steered = steer(state, config.steering, tunnels, {Side.LAN: facing.lan, Side.WAN: facing.wan}, refused)
+    steered = steer(state, config.steering, tunnels, {Side.LAN: facing.lan, Side.WAN: facing.wan})
     busy = frozenset(knob.object for knob, value in steered.knobs.items() if knob.kind is KnobKind.XDP)
     bulked, stages, why = plan_bulk(state, config, tunnels, facing.lan, facing.wan, busy=busy)
     return replace(

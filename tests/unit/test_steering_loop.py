@@ -88,6 +88,21 @@ def test_what_was_turned_is_turned_back_by_whoever_comes_after_a_crash(bench: Be
     assert bench.kernel.knobs.values == BEFORE
 
 
+def test_a_cpu_that_gets_no_sa_is_left_out_and_stays_so_over_a_restart(bench: Bench) -> None:
+    bench.kernel.machine.refuse(frozenset({3}))
+    for policy in A:
+        bench.kernel.xfrm.put(policy._replace(flags=4))  # a CPU without an SA asks for one
+
+    bench.kernel.xfrm.put(*pair(None), *pair(0), *pair(1))
+
+    async def scenario(bench: Bench) -> None:
+        await bench.until(lambda: len(bench.snapshots) > 3)
+        assert bench.kernel.knobs.values[RPS["lan0"]] == "0-2"
+        assert bench.kernel.machine.machine.refused == frozenset({3})
+
+    bench.run(scenario, interval=0.05)
+
+
 def test_an_outbound_sa_that_works_elsewhere_is_a_reason_and_flows_are_learnt_anew(bench: Bench) -> None:
     async def scenario(bench: Bench) -> None:
         await install(bench, *pair(None), *pair(0))

@@ -44,10 +44,16 @@ def _xdp(machine: Machine, nic: Nic, side: Side) -> str | None:
         return "the steering program is not compiled here, or libbpf is missing (make setup-xdp)"
     if nic.program is not None and not nic.program.startswith(OURS):
         return f"another XDP program is on it already ({nic.program})"
-    # A generic program has the stack's packets, and on the WAN ESP has finished what is in them.
-    if side is Side.LAN and nic.unfinished and nic.native_xdp:
-        return "packets come in with unfinished checksums, and would arrive corrupt (steering.lan: rps does as well)"
     return None
+
+
+def native(side: Side, nic: Nic) -> bool:
+    """Whether the program can run in the driver; a generic one has the stack's packets, with all that they say.
+
+    A frame of the driver's says nothing of unfinished checksums. On the WAN it is no matter: ESP has finished what is
+    in it.
+    """
+    return nic.native_xdp and not (side is Side.LAN and nic.unfinished)
 
 
 _WHY_NOT: Mapping[Backend, Callable[[Machine, Nic, Side], str | None]] = {

@@ -10,7 +10,7 @@ from flowfast.model.reason import Reason, Severity
 from flowfast.model.sa import SA
 from flowfast.model.steering import GENERIC, SLOTS, Backend, Side, Table
 from flowfast.plan.steering import rss
-from flowfast.plan.steering.backend import PROGRAM
+from flowfast.plan.steering.backend import PROGRAM, native
 from flowfast.plan.steering.share import share_out
 
 
@@ -90,7 +90,7 @@ def _transmit(nic: Nic, aim: Aim, made: Part) -> None:
 
 
 def _xdp(nic: Nic, aim: Aim, made: Part) -> None:
-    if nic.native_xdp:
+    if native(aim.side, nic):
         made.knobs[Knob(KnobKind.XDP, nic.name, "program")] = PROGRAM[aim.side]
     else:
         _generic(nic, aim, made)
@@ -116,10 +116,12 @@ def _generic(nic: Nic, aim: Aim, made: Part) -> None:
     """The program behind the driver. The kernel turns rx-gro-hw off for it, and not on again: so it is a knob, too."""
     made.knobs[Knob(KnobKind.FEATURE, nic.name, "rx-gro-hw")] = "off"
     made.knobs[Knob(KnobKind.XDP, nic.name, "program")] = GENERIC + PROGRAM[aim.side]
-    sentence = (
-        f"its driver ({nic.driver or 'none'}) is not known to run XDP itself, so the program runs behind it, which "
-        "costs more than in it and is as exact"
+    why = (
+        "packets come in with unfinished checksums, which a driver's XDP would lose"
+        if nic.native_xdp
+        else f"its driver ({nic.driver or 'none'}) is not known to run XDP itself"
     )
+    sentence = f"{why}, so the program runs behind the driver, which costs more than in it and is as exact"
     remedy = f"steering.{aim.side}: rps costs less{', and cannot choose the CPU' if aim.side is Side.WAN else ''}"
     made.reasons.append(Reason("XDP_GENERIC", nic.name, sentence, remedy, Severity.INFO))
 

@@ -34,9 +34,8 @@ def steer(
     config: Wanted,
     tunnels: tuple[Tunnel, ...],
     devices: Mapping[Side, frozenset[str]],
-    refused: frozenset[int] = frozenset(),
 ) -> Plan:
-    """Pure. `refused`: CPUs that have waited in vain for an SA of their own."""
+    """Pure."""
     machine = state.machine
     if machine is None or not config.on:
         return Plan()
@@ -44,7 +43,7 @@ def steer(
     able = carriers.allowed(machine.cpus, config.chosen, wan[0].node if wan else 0)
     spds = (state.policies, *(spd.policies for spd in state.underlay.values()))
     policies = [policy for each in spds for policy in each if policy.direction is Direction.OUT]
-    aims = carriers.targets(able, tunnels, policies, refused)
+    aims = carriers.targets(able, tunnels, policies, machine.refused)
     inbound = tuple(_inbound(tunnels))
     if not aims and not inbound:
         sentence = "no tunnel has an SA by CPU, so there is nothing to steer"

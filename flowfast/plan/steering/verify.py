@@ -14,6 +14,8 @@ MOST = 0.01
 """Share of packets on another CPU, or on the fallback SA, that wants an explanation."""
 ROUNDS = 3
 """For so many looks a CPU's packets go out on the fallback SA before it counts as refused."""
+AGAIN = 360
+"""After so many looks (an hour of ten seconds each) it may ask again."""
 
 
 def elsewhere(steering: Steering, seen: Sightings) -> dict[Owner, Share]:
@@ -112,23 +114,37 @@ class Patience:
     """CPUs that asked for an SA and never got one: the peer allows fewer SAs than there are CPUs."""
 
     def __init__(self) -> None:
-        self._rounds: dict[int, int] = {}
+        self._asked: dict[int, int] = {}
+        self._since: dict[int, int] | None = None
+        """By CPU that is refused: looks since. None before the first look: what an earlier process found out holds."""
 
-    def look(self, before: Snapshot, now: Snapshot) -> frozenset[int]:
-        """The CPUs that are refused by now. Only traffic on the fallback SA says that a CPU has asked."""
+    @property
+    def refused(self) -> frozenset[int] | None:
+        """The CPUs that are refused by now; None before the first look."""
+        return None if self._since is None else frozenset(self._since)
+
+    def look(self, before: Snapshot, now: Snapshot) -> frozenset[int] | None:
+        """One more; returns `refused`. Only traffic on the fallback SA says that a CPU has asked."""
+        if self._since is None:
+            machine = now.state.machine
+            self._since = dict.fromkeys(machine.refused if machine is not None else (), 0)
         have = {cpu for _, cpu in _with_sa(now)}
         if not have:
-            self._rounds.clear()  # the tunnel is down: everything may be different when it is back
-            return frozenset()
+            self._asked.clear()  # the tunnel is down: everything may be different when it is back
+            self._since.clear()
+            return self.refused
         out = [share for (_, direction), share in fallback(before, now).items() if direction is Direction.OUT]
         asked = sum(share.some for share in out) >= ENOUGH // 10
-        wanted = now.desired.steering.cpus if now.desired.steering is not None else ()
-        for cpu in wanted:
+        for cpu in now.desired.steering.cpus if now.desired.steering is not None else ():
             if cpu in have:
-                self._rounds.pop(cpu, None)
+                self._asked.pop(cpu, None)
             elif asked:
-                self._rounds[cpu] = self._rounds.get(cpu, 0) + 1
-        return frozenset(cpu for cpu, rounds in self._rounds.items() if rounds >= ROUNDS)
+                self._asked[cpu] = self._asked.get(cpu, 0) + 1
+        self._since = {cpu: looks + 1 for cpu, looks in self._since.items() if cpu not in have and looks < AGAIN}
+        for cpu in [cpu for cpu, rounds in self._asked.items() if rounds >= ROUNDS]:
+            del self._asked[cpu]
+            self._since[cpu] = 0
+        return self.refused
 
 
 def _with_sa(snapshot: Snapshot) -> set[tuple[str, int]]:

@@ -68,6 +68,32 @@ def test_cpus_queues_and_interrupts_are_read(root: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("features", "unfinished"),
+    [(None, True), ("1110000", True), ("1010000", False)],  # bit 1, from the left, is GUEST_CSUM
+)
+def test_virtio_net_says_whether_checksums_may_be_unfinished(
+    root: Path, features: str | None, unfinished: bool
+) -> None:
+    if features is not None:
+        write(root, {"sys/devices/virtio3/features": features})
+    assert RealMachine(root).look({"eth0": "virtio_net"}, frozenset()).nics["eth0"].unfinished is unfinished
+    assert RealMachine(root).look({"eth0": "veth"}, frozenset()).nics["eth0"].unfinished
+    assert not RealMachine(root).look({"eth0": "e1000e"}, frozenset()).nics["eth0"].unfinished
+
+
+def test_cpus_without_an_sa_are_known_to_every_process(root: Path) -> None:
+    def known() -> frozenset[int]:
+        return RealMachine(root).look({}, frozenset()).refused
+
+    assert known() == frozenset()
+    RealMachine(root).refuse(frozenset({2, 3}))
+    assert known() == frozenset({2, 3})
+    RealMachine(root).refuse(frozenset())
+    assert known() == frozenset()
+    assert not list(root.glob("run/flowfast/*"))
+
+
+@pytest.mark.parametrize(
     ("actions", "queues"),
     [
         ({1: "eth0-TxRx-0", 2: "eth0-TxRx-1", 3: "eth0"}, {0: 1, 1: 2}),

@@ -9,7 +9,7 @@ from flowfast.model.sa import SA, Direction
 from flowfast.model.snapshot import Snapshot
 from flowfast.model.steering import Owner, Share
 from flowfast.plan.planner import plan
-from flowfast.plan.steering.verify import Patience, elsewhere, fallback, frozen, misplaced, on_fallback
+from flowfast.plan.steering.verify import AGAIN, Patience, elsewhere, fallback, frozen, misplaced, on_fallback
 from tests.unit.plan.steering.paper import config, cpus, machine, nic, sas, world
 
 
@@ -93,12 +93,17 @@ def test_a_cpu_that_asks_in_vain_is_given_up_and_only_then() -> None:
         now = snapshot(carrying(sas(2), {None: carried}))
         assert patience.look(before, now) == expected
         before = now
+    # They ask no more, and after an hour again.
+    assert [patience.look(before, before) for _ in range(AGAIN)] == [frozenset({2, 3})] * AGAIN
+    assert patience.look(before, before) == frozenset()
     # Nothing on the fallback SA: nobody asks, and nobody is refused.
     quiet = Patience()
     assert all(quiet.look(before, before) == frozenset() for _ in range(9))
-    # The tunnel went down: all may ask again.
-    assert patience.look(before, snapshot(sas(0))) == frozenset()
-    assert patience.look(before, before) == frozenset()
+    # What an earlier process found out holds, until the tunnel goes down: then all may ask again.
+    later, known = Patience(), snapshot(sas(2), machine(refused=frozenset({3})))
+    assert later.look(known, known) == frozenset({3})
+    assert later.look(known, snapshot(sas(0))) == frozenset()
+    assert later.look(known, known) == frozenset()
 
 
 def test_without_steering_nothing_is_judged() -> None:
