@@ -13,7 +13,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,7 +21,6 @@ from pathlib import Path
 from flowfast.lab import guest_init, qemu
 from flowfast.lab import image as images
 from flowfast.lab.recipe import CHECKOUT, DEFAULT, cache_folder, recipe
-from flowfast.lab.taps import taps
 from flowfast.model.errors import FlowfastError, Unavailable, UsageError
 
 Sink = Callable[[bytes], None]
@@ -133,8 +132,8 @@ class Machine:
             for name in ("console", *guest_init.PORTS):
                 one, other = socket.socketpair()
                 ours[name], theirs[name] = stack.enter_context(one), stack.enter_context(other)
-            queues = taps(self.nics, self.queues) if self.queues > 1 else None
-            tap_fds = [fd for each in (queues or {}).values() for fd in each]
+            taps = self._taps()
+            tap_fds = [fd for each in (taps or {}).values() for fd in each]
             for fd in tap_fds:
                 stack.callback(os.close, fd)
             argv = qemu.command(
@@ -146,7 +145,7 @@ class Machine:
                     cpus=self.cpus,
                     nics=self.nics,
                     nic_model=self.nic_model,
-                    taps=queues,
+                    taps=taps,
                     icount=self.icount,
                     console=theirs["console"].fileno(),
                     ports={name: theirs[name].fileno() for name in guest_init.PORTS},
@@ -169,6 +168,13 @@ class Machine:
             raise UsageError(f"{self.share}: no such folder to share with the guest")
         if shutil.which("qemu-system-x86_64") is None:
             raise Unavailable("qemu-system-x86_64 is not installed (`make setup-lab` installs it)")
+
+    def _taps(self) -> Mapping[tuple[int, int], Sequence[int]] | None:
+        if self.queues == 1:
+            return None
+        from flowfast.lab.taps import taps  # with pyroute2, which whoever boots other guests need not have
+
+        return taps(self.nics, self.queues)
 
     def _shares(self, built: images.Image) -> dict[str, tuple[Path, bool]]:
         pycache = cache_folder() / "pycache" / built.recipe.name
