@@ -172,7 +172,7 @@ class Machine:
     def _taps(self) -> Mapping[tuple[int, int], Sequence[int]] | None:
         if self.queues == 1:
             return None
-        from flowfast.lab.taps import taps  # with pyroute2, which whoever boots other guests need not have
+        from flowfast.lab.taps import taps  # noqa: PLC0415 - pyroute2, which whoever boots other guests need not have
 
         return taps(self.nics, self.queues)
 
