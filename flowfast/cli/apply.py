@@ -124,6 +124,7 @@ async def _remove(how: _How) -> None:
         steps, turns = tuple(remove_all(state.ruleset)), pending(kernel.knobs, {}, knobs)
     else:
         steps, turns = await take_out(kernel, state), turn_back(kernel.knobs, knobs)
+        kernel.machine.refuse(frozenset())
     done = [*(step.what for step in steps), *(str(turn) for turn in turns)]
     if how.as_json:
         click.echo(json.dumps({"steps": [{"what": each} for each in done]}, indent=2))

@@ -181,14 +181,14 @@ def watching(ns: Netns) -> Iterator[Seen]:
         seen.sas[way, sa.spi] = sa
 
 
-def add_sas_by_cpu(topo: TwoGateways, *, ports: bool = False) -> None:
-    """A pair for each CPU beside manual_keys()', as two IKE daemons would agree on, both ends' CPUs alike.
+def add_sas_by_cpu(topo: TwoGateways, *, cpus: int = 4, ports: bool = False) -> None:
+    """A pair for each of the first CPUs, beside manual_keys()': as two IKE daemons would agree on, with CPUs alike.
 
-    `ports`: ESP in UDP, each pair from a port of its own (4501 and on) to the NAT-T port, which listen() serves.
+    `ports`: ESP in UDP, each pair from a port of its own (4501 and on) to the NAT-T port, which listening() serves.
     """
     near, far = wan_address(1, 4), wan_address(2, 4)
     lines: dict[str, list[str]] = {"gw1": [], "gw2": []}
-    for cpu in range(4):
+    for cpu in range(cpus):
         for spi, source, target in ((0x5000 + cpu, near, far), (0x6000 + cpu, far, near)):
             key = secrets.token_hex(20)
             for name, address in (("gw1", near), ("gw2", far)):

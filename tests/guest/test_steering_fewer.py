@@ -1,0 +1,65 @@
+"""A peer with fewer SAs than we have CPUs: flows go where there are SAs, and all of them are known to every command."""
+
+import asyncio
+import time
+from pathlib import Path
+
+import pytest
+
+from flowfast.kernel.xfrm import AsyncXfrmSocket
+from flowfast.lab.manual_keys import manual_keys
+from flowfast.lab.topology import two_gateways
+from flowfast.model.sa import Direction
+from flowfast.plan.steering.cpus import CPU_ACQUIRE
+from tests.guest.router import Router
+from tests.guest.steered import Flows, add_sas_by_cpu, fallback_share, knobs, watching
+
+pytestmark = [pytest.mark.guest(images=["debian14"], nics=3, cpus=4), pytest.mark.long(seconds=120)]
+
+CONFIG = "devices: {lan: [lan0], wan: [wan0]}\nsteering: {wan: xdp, lan: rps}\n"
+MASK = "/sys/class/net/lan0/queues/rx-0/rps_cpus"
+
+
+def _ask_for_sas() -> None:
+    """Has each CPU without an SA ask for one, which nobody here answers."""
+
+    async def update() -> None:
+        async with AsyncXfrmSocket() as xfrm:
+            for policy in await xfrm.policies():
+                if policy.direction is Direction.OUT:
+                    await xfrm.update_policy(policy._replace(flags=policy.flags | CPU_ACQUIRE))
+
+    asyncio.run(update())
+
+
+def test_cpus_that_get_no_sa_are_left_out_also_after_a_restart(tmp_path: Path) -> None:
+    with two_gateways("policy", families=(4,), finish_checksums=True) as topo, Flows(topo) as flows:
+        manual_keys(topo)
+        topo.gw1.call(_ask_for_sas)
+        assert topo.ping(4)
+        before = knobs(topo.gw1)
+        with Router(topo.gw1, CONFIG, tmp_path) as router:
+            add_sas_by_cpu(topo, cpus=2)
+
+            def mask() -> str:
+                flows.send(3)
+                return topo.gw1.run(["cat", MASK]).stdout.strip()
+
+            deadline = time.monotonic() + 120
+            while mask() != "3":
+                assert time.monotonic() < deadline, router.log.read_text()
+            while fallback_share(topo, flows) > 0.01:
+                assert time.monotonic() < deadline, router.log.read_text()
+            with watching(topo.gw1) as seen:
+                assert flows.send(30) > 0.99
+            assert seen.working(Direction.OUT) == 2, seen
+            assert seen.own_share(Direction.OUT) >= 0.99, seen
+            held = knobs(topo.gw1)
+            router.stop()
+            planned = router.flowfast("plan", str(router.config), "--detailed-exitcode", check=False)
+            assert planned.returncode == 0, planned.stdout
+            router.start()
+            assert knobs(topo.gw1) == held
+            assert fallback_share(topo, flows) < 0.01
+        assert knobs(topo.gw1) == before
+        assert not list(Path("/run/flowfast").glob("refused-*"))
