@@ -103,10 +103,29 @@ def test_a_cpu_that_gets_no_sa_is_left_out_and_stays_so_over_a_restart(bench: Be
     bench.run(scenario, interval=0.05)
 
 
+def test_a_cpu_that_asks_in_vain_is_noted_and_left_out(bench: Bench) -> None:
+    for policy in A:
+        bench.kernel.xfrm.put(policy._replace(flags=4))
+    bench.kernel.xfrm.put(*pair(None), *pair(0), *pair(1), *pair(2))
+
+    async def scenario(bench: Bench) -> None:
+        await bench.until(lambda: bench.kernel.knobs.values[RPS["lan0"]] == "0-3")
+
+        def given_up() -> bool:
+            bench.kernel.xfrm.count(PEER, 0x1000, 10_000, 200)  # the fallback SA carries what CPU 3 takes in
+            return bench.kernel.knobs.values[RPS["lan0"]] == "0-2"
+
+        await bench.until(given_up)
+        assert bench.kernel.machine.machine.refused == frozenset({3})
+
+    bench.run(scenario, interval=0.05)
+
+
 def test_an_outbound_sa_that_works_elsewhere_is_a_reason_and_flows_are_learnt_anew(bench: Bench) -> None:
     async def scenario(bench: Bench) -> None:
         await install(bench, *pair(None), *pair(0))
         await bench.until(lambda: len(steered(bench)) == 1)
+        await bench.until(lambda: bench.flushes() == 1)  # for the first SA of CPU 0
         flushed = bench.flushes()
         bench.kernel.witness = FakeWitness({(Direction.OUT, 0x1001): {0: 50, 2: 950}})
         await bench.until(lambda: bench.flushes() > flushed)

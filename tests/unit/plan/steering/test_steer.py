@@ -52,6 +52,26 @@ def test_behind_a_driver_without_xdp_the_program_is_generic_and_what_the_kernel_
     assert "e1000e" in reason.sentence
 
 
+def test_several_sas_of_a_cpu_and_several_tunnels_all_have_their_places() -> None:
+    """A peer with more CPUs than we have gives some of ours several SAs; each tunnel has its own."""
+    having = [*sas(2), *(sa._replace(spi=sa.spi + 0x50) for sa in sas(2) if sa.pcpu is not None), *sas(2, reqid=2)]
+    wan = nic("wan0", 4, native_xdp=True, rules={})
+    for backend in ("xdp", "ntuple"):
+        desired = plan(world(machine(2, wan=wan), having, tunnels=(1, 2)), config(f"wan: {backend}"))
+        placed = [each for each in desired.steering.placements if each.sa.direction is Direction.IN]
+        assert sorted(each.cpu for each in placed if each.pcpu is not None) == [0, 0, 0, 1, 1, 1]
+        assert all(each.exact for each in placed if each.pcpu is not None)
+    assert sum(knob.kind is KnobKind.NTUPLE for knob in desired.knobs) == 6
+
+
+def test_a_machine_with_one_cpu_keeps_everything_there() -> None:
+    having = [*sas(1), *(sa._replace(spi=sa.spi + 0x50) for sa in sas(1) if sa.pcpu is not None)]
+    one = machine(1, wan=nic("wan0", native_xdp=True))
+    desired = plan(world(one, having), config("wan: xdp, lan: rps"))
+    assert set(desired.steering.tables[0].sas.values()) == {0}
+    assert desired.steering.cpus == (0,)
+
+
 def test_a_spi_that_two_addresses_have_on_different_cpus_is_not_steered() -> None:
     having = sas(2)
     twin = next(sa for sa in having if sa.direction == "in" and sa.pcpu == 0)
