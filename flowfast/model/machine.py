@@ -22,6 +22,11 @@ class Queue:
         """The CPU that its packets arrive on, where there is just one."""
         return next(iter(self.irq_cpus)) if len(self.irq_cpus) == 1 else None
 
+    @property
+    def passed_to(self) -> int | None:
+        """The CPU that RPS passes all its packets to, where there is just one."""
+        return next(iter(self.rps)) if len(self.rps) == 1 else None
+
 
 @dataclass(frozen=True, slots=True)
 class Rss:

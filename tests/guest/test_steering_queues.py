@@ -1,5 +1,6 @@
 """NICs with several queues: RSS that has each SA on the queue of its CPU, and a number of queues that changes."""
 
+import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -59,6 +60,28 @@ def test_rss_has_each_sa_on_its_cpu(topo: TwoGateways, tmp_path: Path) -> None:
         planned = router.flowfast("plan", str(router.config), "--detailed-exitcode", check=False)
         assert planned.returncode == 0, planned.stdout
         assert "lan0 by rss, wan0 by rss" in planned.stdout
+    assert everything(topo.gw1) == before
+
+
+def test_beside_irqbalance_queues_get_to_their_cpus_by_rps(topo: TwoGateways, tmp_path: Path) -> None:
+    before = everything(topo.gw1)
+    idle = tmp_path / "irqbalance"  # it is known by its name; what it does with interrupts is no matter
+    idle.write_bytes(Path("/usr/bin/sleep").read_bytes())
+    idle.chmod(0o755)
+    balancer = subprocess.Popen([str(idle), "600"])
+    try:
+        with Router(topo.gw1, CONFIG.format("rss", "rss"), tmp_path) as router, Flows(topo) as flows:
+            flows.send(5)
+            add_sas_by_cpu(topo, ports=True)
+            steady(topo, flows, router)
+            assert sorted(masks(topo.gw1)) == ["1", "2", "4", "8"]
+            for irq, cpus in before.items():
+                if "/proc/irq/" in irq:
+                    assert knobs(topo.gw1)[irq] == cpus
+            holds(topo, flows)
+    finally:
+        balancer.kill()
+        balancer.wait()
     assert everything(topo.gw1) == before
 
 

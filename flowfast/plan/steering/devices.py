@@ -43,7 +43,7 @@ def part(nic: Nic, backend: Backend, aim: Aim) -> Part:
     by_hash = cpu_list(aim.cpus) if backend is Backend.RPS else ""
     for queue in nic.rx:
         made.knobs[_rps(nic, queue.number)] = by_hash
-    queues = _interrupts(nic, aim, made) if backend in (Backend.NTUPLE, Backend.RSS) else {}
+    queues = _queues(nic, aim, made) if backend in (Backend.NTUPLE, Backend.RSS) else {}
     _transmit(nic, aim, made)
     match backend:
         case Backend.XDP:
@@ -61,19 +61,23 @@ def _rps(nic: Nic, queue: int) -> Knob:
     return Knob(KnobKind.DEVICE, nic.name, f"queues/rx-{queue}/rps_cpus")
 
 
-def _interrupts(nic: Nic, aim: Aim, made: Part) -> dict[int, int]:
-    """Each queue's interrupt to one CPU; returns CPU -> the first queue that is its own."""
+def _queues(nic: Nic, aim: Aim, made: Part) -> dict[int, int]:
+    """Each queue to one CPU: by its interrupt, or where that is not ours to move, by RPS to this CPU alone.
+
+    Returns CPU -> the first queue that is its own.
+    """
     wanted = sorted({cpu for _, cpu in aim.sas}) if aim.side is Side.WAN and aim.sas else list(aim.cpus)
-    movable = [queue for queue in nic.rx if queue.irq is not None]
-    if aim.pin and movable and wanted:
-        chosen = share_out([queue.cpu for queue in movable], wanted)
-    else:
-        chosen = tuple(-1 if queue.cpu is None else queue.cpu for queue in movable)
+    if not wanted:
+        return {}
+    ours = [aim.pin and queue.irq is not None for queue in nic.rx]
+    had = [queue.cpu if moves else queue.passed_to for queue, moves in zip(nic.rx, ours, strict=True)]
     queues: dict[int, int] = {}
-    for queue, cpu in zip(movable, chosen, strict=True):
+    for queue, moves, cpu in zip(nic.rx, ours, share_out(had, wanted), strict=True):
         queues.setdefault(cpu, queue.number)
-        if aim.pin and cpu >= 0:
+        if moves:
             made.knobs[Knob(KnobKind.IRQ, str(queue.irq), "smp_affinity_list")] = str(cpu)
+        else:
+            made.knobs[_rps(nic, queue.number)] = str(cpu)
     return queues
 
 

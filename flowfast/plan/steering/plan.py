@@ -51,7 +51,7 @@ def steer(
         return Plan(reasons=(Reason("NO_PCPU_SAS", "steering", sentence, remedy, Severity.INFO),))
     steerable = tuple((sa, cpu) for sa, cpu in inbound if cpu in machine.online)
     parts: dict[Side, list[Part]] = {Side.WAN: [], Side.LAN: []}
-    reasons = [*_offline(inbound, machine), *_balancer(machine)]
+    reasons = [*_offline(inbound, machine)]
     for side, choice in ((Side.WAN, config.wan), (Side.LAN, Choice(config.lan))):
         if choice is Choice.OFF:
             continue
@@ -66,6 +66,7 @@ def steer(
             parts[side].append(part(nic, backend, aim))
     every = parts[Side.WAN] + parts[Side.LAN]
     reasons += [reason for made in every for reason in made.reasons]
+    reasons += _balancer(every, machine)
     reasons += _decrypted_before_rps(parts[Side.WAN], machine)
     reasons += _narrow_windows(tunnels, parts[Side.WAN])
     return Plan(
@@ -114,15 +115,21 @@ def _offline(inbound: Iterable[tuple[SA, int]], machine: Machine) -> Iterable[Re
         yield Reason("CPU_OFFLINE", f"CPU {cpu}", sentence, f"echo 1 > /sys/devices/system/cpu/cpu{cpu}/online")
 
 
-def _balancer(machine: Machine) -> Iterable[Reason]:
-    if machine.balancer:
-        sentence = "it runs and moves interrupts as it likes, so flowfast pins none, and packets change their CPU"
+def _balancer(every: Iterable[Part], machine: Machine) -> Iterable[Reason]:
+    """By XDP and RPS packets get to their CPUs wherever they come in; by RSS and ntuple they come in there."""
+    devices = [made.device for made in every if made.backend in (Backend.RSS, Backend.NTUPLE)]
+    if machine.balancer and devices:
+        sentence = (
+            f"it moves interrupts as it likes, so flowfast pins none of {', '.join(devices)}: what is in their queues "
+            "gets to its CPU by RPS, which costs each packet another CPU's time"
+        )
         yield Reason("IRQBALANCE", "irqbalance", sentence, "systemctl disable --now irqbalance")
 
 
 def _decrypted_before_rps(wan: Iterable[Part], machine: Machine) -> Iterable[Reason]:
     for made in wan:
-        if made.backend is Backend.RPS and machine.esp_gro:
+        by_rps = any(value for knob, value in made.knobs.items() if knob.name.endswith("rps_cpus"))
+        if by_rps and machine.esp_gro:
             sentence = "esp4_offload is loaded: with GRO on this device packets are decrypted before RPS sees them"
             remedy = f"steering.wan: xdp; or ethtool -K {made.device} gro off"
             yield Reason("ESP_GRO", made.device, sentence, remedy)

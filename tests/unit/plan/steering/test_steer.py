@@ -171,6 +171,10 @@ def test_rps_says_what_a_hash_is_worth() -> None:
 def test_rps_behind_gro_that_decrypts_is_told() -> None:
     assert "ESP_GRO" in codes(plan(world(machine(esp_gro=True), sas(4)), config("wan: rps")))
     assert "ESP_GRO" not in codes(plan(world(machine(), sas(4)), config("wan: rps")))
+    queues = nic("wan0", 4, rss=rss(4))
+    assert "ESP_GRO" not in codes(plan(world(machine(wan=queues, esp_gro=True), sas(4)), config("wan: rss")))
+    roaming = machine(wan=queues, esp_gro=True, balancer=True)
+    assert "ESP_GRO" in codes(plan(world(roaming, sas(4)), config("wan: rss")))
 
 
 def test_irqbalance_is_told_of_and_not_fought() -> None:
@@ -178,6 +182,12 @@ def test_irqbalance_is_told_of_and_not_fought() -> None:
     desired = plan(world(machine(wan=wan, balancer=True), sas(4)), config("wan: rss"))
     assert "IRQBALANCE" in codes(desired)
     assert not any(knob.kind is KnobKind.IRQ for knob in desired.knobs)
+    # Each queue is passed on to its CPU instead, and so every SA is where it belongs all the same.
+    masks = [desired.knobs[Knob(KnobKind.DEVICE, "wan0", f"queues/rx-{n}/rps_cpus")] for n in range(4)]
+    assert sorted(masks) == ["0", "1", "2", "3"]
+    assert places(desired) == {None: None, 0: 0, 1: 1, 2: 2, 3: 3}
+    by_xdp = plan(world(machine(wan=nic("wan0", native_xdp=True), balancer=True), sas(4)), config("wan: xdp"))
+    assert "IRQBALANCE" not in codes(by_xdp)
 
 
 def test_a_narrow_replay_window_is_told_where_packets_may_overtake() -> None:
