@@ -16,7 +16,7 @@ from flowfast.cli.columns import Column, Row
 from flowfast.cli.common import json_option
 from flowfast.cli.output import console, print_reasons, reason_json, table
 from flowfast.cli.sight import NO_CONFIG, Look, look, optional_config
-from flowfast.cli.steering import STEERING, steering_rows
+from flowfast.cli.steering import STEERING, steering_reasons, steering_rows
 from flowfast.config.hints import nearest
 from flowfast.model.errors import FlowfastError, UsageError
 from flowfast.model.reason import Reason
@@ -97,6 +97,7 @@ def show(
             said["reason"] = reason_json(seen.sight.blind)
         if kind == "steering":
             said["reason"] = reason_json(sighted) if isinstance(sighted, Reason) else None
+            said["reasons"] = [reason_json(reason) for reason in steering_reasons(seen.sight, sighted)]
         click.echo(json.dumps(said, indent=2))
         return
     out, columns = console(), KINDS[kind]
@@ -110,8 +111,8 @@ def show(
         out.print(f"and {len(rows) - len(shown)} more (--limit 0 shows all)")
     if kind == "flows" and seen.sight.blind is not None:
         print_reasons(out, [seen.sight.blind])
-    if isinstance(sighted, Reason):
-        print_reasons(out, [sighted])
+    if kind == "steering":
+        print_reasons(out, steering_reasons(seen.sight, sighted))
     if seen.config is None:
         out.print(NO_CONFIG, style="dim")
 

@@ -9,8 +9,9 @@ from rich.text import Text
 
 from flowfast.cli.columns import Column, Row
 from flowfast.model.cpu import cpu_list
-from flowfast.model.reason import Reason
+from flowfast.model.reason import Reason, Severity
 from flowfast.model.steering import Placement, Sightings, Steering
+from flowfast.plan.steering.verify import elsewhere, misplaced
 
 if TYPE_CHECKING:
     from flowfast.plan.case import Sight
@@ -79,6 +80,21 @@ def steering_rows(sight: "Sight", sighted: Sightings | Reason) -> Iterator[Row]:
             "packets": None if by_cpu is None else {str(cpu): packets for cpu, packets in sorted(by_cpu.items())},
             "own_share": own,
         }
+
+
+def steering_reasons(sight: "Sight", sighted: Sightings | Reason) -> list[Reason]:
+    """What is to be said beside the rows: why there are none, what the plan could not do, what went elsewhere."""
+    if sight.config is None or sight.desired is None:
+        return []
+    if not sight.config.steering.on:
+        remedy = "in the config, steering: {wan: auto, lan: auto}"
+        return [Reason("STEERING_OFF", "steering", "it is off: nothing is planned", remedy, Severity.INFO)]
+    steering = sight.desired.steering
+    if steering is None:
+        return [reason for reason in sight.desired.reasons if reason.object == "steering"]
+    if isinstance(sighted, Reason):
+        return [*steering.reasons, sighted]
+    return [*steering.reasons, *misplaced(elsewhere(steering, sighted))]
 
 
 def _seen(by_cpu: Mapping[int, int]) -> str:

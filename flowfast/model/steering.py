@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import NamedTuple
 
+from flowfast.model.reason import Reason
 from flowfast.model.sa import Direction
 
 SLOTS = 128
@@ -101,9 +102,13 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class Steering:
-    """The plan: CPUs that carry SAs, what is used on each device, the place of each SA, and the programs' tables."""
+    """The plan: CPUs that carry SAs, what is used on each device, the place of each SA, and the programs' tables.
+
+    `reasons`: what it could not do, or not as it should; they are among those of Desired, too.
+    """
 
     cpus: tuple[int, ...] = ()
     backends: Mapping[str, Backend] = field(default_factory=dict)
     placements: tuple[Placement, ...] = ()
     tables: tuple[Table, ...] = ()
+    reasons: tuple[Reason, ...] = ()

@@ -75,6 +75,7 @@ def steer(
             backends={made.device: made.backend for made in every},
             placements=tuple(_placements(tunnels, parts, machine)),
             tables=tuple(made.table for made in every if made.table is not None),
+            reasons=tuple(sorted(reasons)),
         ),
         {knob: value for made in every for knob, value in made.knobs.items()},
         tuple(reasons),

@@ -2,7 +2,7 @@
 
 from rich.console import Console
 
-from flowfast.cli.steering import print_steering, steering_json, steering_rows
+from flowfast.cli.steering import print_steering, steering_json, steering_reasons, steering_rows
 from flowfast.model.reason import Reason
 from flowfast.model.sa import Direction
 from flowfast.plan.case import Sight
@@ -49,6 +49,24 @@ def test_what_was_seen_stands_beside_what_was_wanted() -> None:
 def test_what_nobody_could_see_is_absent_and_not_nothing() -> None:
     rows = list(steering_rows(SIGHT, Reason("NO_WITNESS", "steering", "no")))
     assert all(row["packets"] is None and row["seen"] is None for row in rows)
+
+
+def test_what_the_plan_could_not_do_and_what_went_elsewhere_is_said_beside_it() -> None:
+    one = next(each for each in DESIRED.steering.placements if each.pcpu == 1 and each.sa.direction is Direction.IN)
+    codes = [reason.code for reason in steering_reasons(SIGHT, {(Direction.IN, one.sa.spi): {0: 250, 1: 750}})]
+    assert codes == ["STEERED_ELSEWHERE"]
+    blind = plan(STATE, config("wan: rps, lan: rps"))
+    luck = Sight(STATE, (), config("wan: rps"), blind)
+    nobody = Reason("NO_WITNESS", "steering", "no")
+    assert [reason.code for reason in steering_reasons(luck, nobody)] == ["STEERED_BY_HASH", "NO_WITNESS"]
+
+
+def test_why_there_is_nothing_to_show_is_said() -> None:
+    off = Sight(STATE, (), config(""), plan(STATE, config("")))
+    assert [reason.code for reason in steering_reasons(off, {})] == ["STEERING_OFF"]
+    alone = world(machine(), sas(0))
+    none = Sight(alone, (), config("wan: xdp"), plan(alone, config("wan: xdp")))
+    assert [reason.code for reason in steering_reasons(none, {})] == ["NO_PCPU_SAS"]
 
 
 def test_json_has_it_all() -> None:
