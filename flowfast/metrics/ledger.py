@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from flowfast.metrics.keep import SPARE, trim
 from flowfast.model.sa import SA, Counters, Direction, Mark, Mode
 from flowfast.model.snapshot import Traffic
-from flowfast.model.tunnel import Tunnel
+from flowfast.model.tunnel import Tunnel, TunnelKey
 
 _COUNTED = frozenset((50, 51))  # ESP, AH. IPComp (108) would count the same packets once more.
 _IP_HEADER = {2: 20, 10: 40}
@@ -59,10 +59,13 @@ SaRow = tuple[bool, str, str, str, int, int, Mark | None, str | None, int, int, 
 
 @dataclass(frozen=True, slots=True)
 class LedgerState:
-    """All that a ledger knows, or what changed, in plain tuples: what is written down and read again."""
+    """All that a ledger knows, or what changed, in plain tuples: what is written down and read again.
+
+    Of all the rows are made as they are asked for, once: they would take as much memory as the ledger itself.
+    """
 
     accounts: tuple[AccountRow, ...] = ()
-    sas: tuple[SaRow, ...] = ()
+    sas: Iterable[SaRow] = ()
 
 
 _ESP_AROUND = 36
@@ -106,16 +109,18 @@ class Ledger:
         self._live: dict[_Key, _Seen] = {}
         self._gone: dict[_Key, _Seen] = {}
         self._untold: set[_Key] = set()  # gone at the last dump, and nobody said how far they had counted
-        self._tunnels: tuple[Tunnel, ...] = ()
+        self._told: set[_Key] = set()  # whose end came since the last dump, which the next may be older than
+        self._tunnels: tuple[tuple[str, TunnelKey], ...] = ()
         self._owners: dict[_Way, _Account] | None = None
 
     def update(self, tunnels: Iterable[Tunnel]) -> None:
         """Adds the growth of every live SA, from a dump. 100 000 SAs take about 0.1 s."""
-        self._tunnels, self._owners = tuple(tunnels), None
         before, self._live = self._live, {}
         present: set[_Account] = set()
-        for tunnel in self._tunnels:
+        known = []
+        for tunnel in tunnels:
             netns = tunnel.key.netns
+            known.append((tunnel.name, tunnel.key))
             for direction, sas in ((Direction.OUT, tunnel.outbound), (Direction.IN, tunnel.inbound)):
                 account = self._account(tunnel.name, direction)
                 present.add(account)
@@ -124,7 +129,8 @@ class Ledger:
                         key = (sa.dst, sa.spi, sa.proto, sa.mark, netns)
                         seen = before.pop(key, None)
                         if seen is None:
-                            self._live[key] = self._met(key, sa, account)
+                            if not self._ended(key, sa):
+                                self._live[key] = self._met(key, sa, account)
                         elif seen[1] == sa.counters and seen[0] is account:
                             self._live[key] = seen
                         else:
@@ -134,6 +140,8 @@ class Ledger:
         # A tunnel that went out of sight with its policies may still have its SAs.
         self._untold = {key for key, seen in before.items() if seen[0] in present}
         self._gone |= before
+        self._told.clear()
+        self._tunnels, self._owners = tuple(known), None
         trim(self._gone, max(SPARE, len(self._live)))
         trim(self._accounts, 2 * len(self._tunnels) + SPARE)
 
@@ -155,6 +163,7 @@ class Ledger:
             self._gone[key] = self._met(key, sa, account or self._gone[key][0])
         else:
             return LedgerState()
+        self._told.add(key)
         return LedgerState((_account_row(self._gone[key][0]),), (_sa_row(key, self._gone[key], ended=True),))
 
     def totals(self) -> dict[tuple[str, Direction], Traffic]:
@@ -162,13 +171,14 @@ class Ledger:
         return {key: Traffic(account.bytes, account.packets) for key, account in self._accounts.items()}
 
     def state(self) -> LedgerState:
-        """All of it as it is now. 100 000 SAs take about 0.1 s."""
-        known = self._accounts
-        accounts = tuple(map(_account_row, known.values()))
+        """All of it as it is now, whatever comes while its rows are asked for."""
+        known = dict.fromkeys(self._accounts)
+        accounts = tuple(map(_account_row, self._accounts.values()))
+        gone, live = self._gone.copy(), self._live.copy()
         # What counted for a tunnel that is forgotten by now counts for nobody.
-        sas = tuple(
-            _sa_row(key, seen, ended=group is self._gone)
-            for group in (self._gone, self._live)
+        sas = (
+            _sa_row(key, seen, ended=group is gone)
+            for group in (gone, live)
             for key, seen in group.items()
             if seen[0].name in known
         )
@@ -199,15 +209,18 @@ class Ledger:
             return _grown(account, sa, seen)
         return account, *seen[1:]  # from a dump that is older than the event of the deletion, or of an older SA
 
+    def _ended(self, key: _Key, sa: SA) -> bool:
+        """Whether the SA of a dump ended while it was read, as its event has said since."""
+        return key in self._told and sa.counters.add_time <= self._gone[key][1].add_time
+
     def _owner(self, sa: SA, netns: str | None) -> _Account | None:
         """Whose SA it was that came and went between two dumps."""
         if sa.proto not in _COUNTED:
             return None
         if self._owners is None:
             self._owners = {}
-            for tunnel in self._tunnels:
-                at = tunnel.key
-                out, inward = self._accounts[tunnel.name, Direction.OUT], self._accounts[tunnel.name, Direction.IN]
+            for name, at in self._tunnels:
+                out, inward = self._accounts[name, Direction.OUT], self._accounts[name, Direction.IN]
                 self._owners[at.reqid, at.if_id, at.local, at.remote, at.netns] = out
                 self._owners.setdefault((at.reqid, at.if_id, at.remote, at.local, at.netns), inward)
         return self._owners.get((sa.reqid, sa.if_id, sa.src, sa.dst, netns))

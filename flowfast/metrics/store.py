@@ -7,7 +7,7 @@ addresses only: there is no key in it. It holds for one boot: with the kernel's 
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -74,7 +74,7 @@ class Store:
 
     def append(self, changed: LedgerState) -> None:
         """One line more. The file must be there."""
-        line = json.dumps({"accounts": changed.accounts, "sas": changed.sas})
+        line = json.dumps({"accounts": changed.accounts, "sas": list(changed.sas)})
         with self.path.open("r+") as file:
             file.seek(0, os.SEEK_END)
             file.write(line + "\n")
@@ -98,7 +98,7 @@ def _documents(lines: list[str]) -> Iterator[dict[str, Any]]:
         yield document
 
 
-def _chunks(rows: tuple[Any, ...]) -> Iterator[list[Any]]:
+def _chunks(rows: Iterable[Any]) -> Iterator[list[Any]]:
     each = iter(rows)
     while some := list(islice(each, ROWS)):
         yield some

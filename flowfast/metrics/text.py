@@ -5,13 +5,16 @@ and a label value is escaped once. Whole numbers are written as such, not as 1.2
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from itertools import islice
 
 from prometheus_client import Metric
 
 from flowfast.metrics.family import Family
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+LINES = 1000
+"""Of a piece, at most."""
 
 
 class _Escaped(dict[str, str]):
@@ -23,29 +26,34 @@ class _Escaped(dict[str, str]):
 
 def render(families: Iterable[Metric]) -> bytes:
     """The page that a scrape gets. Label values may hold any text."""
+    return b"".join(parts(families))
+
+
+def parts(families: Iterable[Metric]) -> Iterator[bytes]:
+    """The page piece by piece: the lines of all, or of one large family, would take several times its memory."""
     escaped = _Escaped()
-    return b"".join(_family(family, escaped) for family in families)
+    for family in families:
+        lines = _family(family, escaped)
+        while some := "".join(islice(lines, LINES)):
+            yield some.encode("utf-8", "replace")
 
 
-def _family(family: Metric, escaped: _Escaped) -> bytes:
-    # One family at a time: the lines of all would take several times the page's memory.
+def _family(family: Metric, escaped: _Escaped) -> Iterator[str]:
     name = f"{family.name}_total" if family.type == "counter" else family.name
     about = family.documentation.replace("\\", r"\\").replace("\n", r"\n")
-    head = f"# HELP {name} {about}\n# TYPE {name} {family.type}\n"
-    lines = _rows(family, name, escaped) if isinstance(family, Family) else _samples(family, escaped)
-    return "".join([head, *lines]).encode("utf-8", "replace")
+    yield f"# HELP {name} {about}\n# TYPE {name} {family.type}\n"
+    yield from _rows(family, name, escaped) if isinstance(family, Family) else _samples(family, escaped)
 
 
-def _rows(family: Family, name: str, escaped: _Escaped) -> list[str]:
+def _rows(family: Family, name: str, escaped: _Escaped) -> Iterator[str]:
     template = _template(name, family.labels)
-    return [
+    return (
         template % (*[escaped[label] for label in labels], value if type(value) is int else _number(value))
         for *labels, value in family.rows
-    ]
+    )
 
 
-def _samples(family: Metric, escaped: _Escaped) -> list[str]:
-    lines = []
+def _samples(family: Metric, escaped: _Escaped) -> Iterator[str]:
     templates: dict[tuple[str, ...], str] = {}
     for sample in family.samples:
         labels = sample.labels
@@ -55,8 +63,7 @@ def _samples(family: Metric, escaped: _Escaped) -> list[str]:
             template = templates[names] = _template(sample.name, names)
         value = sample.value
         number = value if type(value) is int else _number(value)
-        lines.append(template % (*[escaped[label] for label in labels.values()], number))
-    return lines
+        yield template % (*[escaped[label] for label in labels.values()], number)
 
 
 def _number(value: float) -> str:

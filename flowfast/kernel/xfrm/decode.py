@@ -29,16 +29,18 @@ from flowfast.kernel.xfrm.attributes import (
     messages,
     new,
     offload,
+    one_mark,
     output_mark,
     payload_size,
     replay,
     replay_esn,
     sa_direction,
     selector,
+    shared,
     u32,
 )
 from flowfast.kernel.xfrm.uapi import AF_INET, AF_INET6, Attr, Msg
-from flowfast.model.sa import SA, Counters, Direction, Mark, Policy, Replay, Template
+from flowfast.model.sa import SA, Counters, Direction, Policy, Replay, Template
 
 T = TypeVar("T")
 
@@ -79,10 +81,10 @@ def sa(body: memoryview, info: int, found: Found) -> SA:
         text[dst],
         proto,
         ntohl(spi),
-        reqid,
+        shared[reqid],
         mode,
         flags,
-        new(Counters, (size, packets, added, used or None)),
+        new(Counters, (size, packets, shared[added], shared[used] or None)),
         lifetime(raw_lifetime),
         selector(raw_selector, family),
         state,
@@ -93,13 +95,13 @@ def sa(body: memoryview, info: int, found: Found) -> SA:
         None,
         icv_bits,
         _u32(body, at)[0] if (at := get(_IF_ID)) else 0,
-        Mark._make(_mark(body, at)) if (at := get(_MARK)) else None,
+        one_mark(*_mark(body, at)) if (at := get(_MARK)) else None,
         sa_direction(body[at]) if (at := get(_SA_DIR)) else None,
         _u32(body, at)[0] if (at := get(_SA_PCPU)) else None,
         None,
         None,
         0,
-        _u64(body, at)[0] if (at := get(_LASTUSED)) else None,
+        shared[_u64(body, at)[0]] if (at := get(_LASTUSED)) else None,
         None,
         None,
         None,

@@ -16,18 +16,41 @@ from flowfast.model.garbage import collector_paused
 from flowfast.model.sa import SA, Counters, Direction, Mark, Mode, Policy, Replay, Selector
 
 
-def _sa_reader() -> Callable[[memoryview], SA]:
-    shapes = Shapes()
-    return lambda body: decode.sa_message(body, shapes)
+def _name(sa: SA) -> int:
+    return hash((sa.dst, sa.spi))  # a number takes less memory; should two SAs have the same, one is not found again
 
 
-def _policy_reader() -> Callable[[memoryview], Policy]:
-    shapes = Shapes()
-    return lambda body: decode.policy_message(body, shapes)
+def _sa_reader(before: dict[int, SA] | None = None) -> Callable[[memoryview], SA]:
+    """One that takes SAs which are as they were from `before`, and those that changed out of it."""
+    shapes, known = Shapes(), {} if before is None else before
+
+    def read(body: memoryview) -> SA:
+        sa = decode.sa_message(body, shapes)
+        return was if (was := known.pop(_name(sa), sa)) == sa else sa
+
+    return read
+
+
+def _policy_reader(before: dict[int, Policy] | None = None) -> Callable[[memoryview], Policy]:
+    shapes, known = Shapes(), {} if before is None else before
+
+    def read(body: memoryview) -> Policy:
+        policy = decode.policy_message(body, shapes)
+        return was if (was := known.pop(policy.policy_index, policy)) == policy else policy
+
+    return read
 
 
 class AsyncXfrmSocket(XfrmSession):
-    """NETLINK_XFRM of one network namespace. The methods are those of `Xfrm` (protocol.py), and documented there."""
+    """NETLINK_XFRM of one network namespace. The methods are those of `Xfrm` (protocol.py), and documented there.
+
+    What a dump has as the last one had it is the same object again: a router at rest takes memory once.
+    """
+
+    def __init__(self, netns: str | None = None, **options: Any) -> None:
+        super().__init__(netns, **options)
+        self._sas: dict[int, SA] = {}
+        self._policies: dict[int, Policy] = {}
 
     async def sas(self, *, proto: int = 0, src: str | None = None, dst: str | None = None) -> list[SA]:
         body = bytearray()  # no struct xfrm_usersa_id: the kernel would log what it cannot parse
@@ -36,7 +59,12 @@ class AsyncXfrmSocket(XfrmSession):
         if src is not None or dst is not None:
             encode.add(body, Attr.ADDRESS_FILTER, encode.address_filter(src, dst))
         with collector_paused():
-            return await self.dump("dump SAs", Msg.GETSA, bytes(body), Msg.NEWSA, _sa_reader)
+            if body:
+                return await self.dump("dump SAs", Msg.GETSA, bytes(body), Msg.NEWSA, _sa_reader)
+            before, self._sas = self._sas, {}
+            found = await self.dump("dump SAs", Msg.GETSA, b"", Msg.NEWSA, lambda: _sa_reader(before))
+            self._sas = {_name(sa): sa for sa in found}
+            return found
 
     async def get_sa(self, dst: str, spi: int, proto: int = 50, *, mark: Mark | None = None) -> SA:
         body = bytearray(encode.sa_id(dst, spi, proto))
@@ -61,7 +89,10 @@ class AsyncXfrmSocket(XfrmSession):
 
     async def policies(self) -> list[Policy]:
         with collector_paused():
-            return await self.dump("dump policies", Msg.GETPOLICY, b"", Msg.NEWPOLICY, _policy_reader)
+            before, self._policies = self._policies, {}
+            found = await self.dump("dump policies", Msg.GETPOLICY, b"", Msg.NEWPOLICY, lambda: _policy_reader(before))
+            self._policies = {policy.policy_index: policy for policy in found}
+            return found
 
     async def get_policy(
         self,

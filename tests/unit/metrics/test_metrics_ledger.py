@@ -227,6 +227,22 @@ def test_ends_that_nobody_told_are_counted() -> None:
     assert ledger.ends_missed == 1
 
 
+def test_an_end_that_came_while_the_dump_was_read_is_no_missed_one() -> None:
+    """1000 rekeys in the guest found it: the dump still had the SA, which came alive again and went untold."""
+    ledger = Ledger()
+    dumped = [tunnel("t", [sa(1, 500, 5), sa(2, 100, 1)])]
+    ledger.update(dumped)
+    ledger.deleted(sa(1, 600, 6))
+    ledger.update(dumped)
+    for _ in range(3):
+        ledger.update([tunnel("t", [sa(2, 100, 1)])])
+    assert ledger.ends_missed == 0
+    assert ledger.totals()[OUT] == Traffic(700, 7)
+    ledger.deleted(sa(2, 100, 1))
+    ledger.update([tunnel("t", [sa(2, 50, 1, added=1001)])])  # a new one under the same SPI
+    assert ledger.totals()[OUT] == Traffic(750, 8)
+
+
 def test_memory_is_bounded_over_many_rekeys_and_roadwarriors() -> None:
     ledger = Ledger()
     for number in range(5 * SPARE):
