@@ -92,7 +92,7 @@ class Bulking:
 
     def done(self, desired: Desired, turned: tuple[Turn, ...]) -> bool:
         """What a round wanted, and turned; whether that makes more possible, in another one."""
-        before, self._desired = self._desired, desired
+        before, self._desired = self._desired, Desired(knobs=desired.knobs, stages=desired.stages)  # the rest is large
         for turn in turned:
             if turn.knob.kind not in (KnobKind.FEATURE, KnobKind.DEVICE) or turn.back:
                 continue

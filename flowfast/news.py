@@ -28,7 +28,8 @@ class Known:
     """What the last plan was made of. Holds until the first event that is news. `steering`: per-CPU SAs matter."""
 
     def __init__(self, policies: Iterable[Policy], tunnels: Iterable[Tunnel], *, steering: bool = False) -> None:
-        self._all, self._tunnels, self._steering = policies, tunnels, steering
+        self._all, self._steering = policies, steering
+        self._marks = {tunnel.key: _marks(tunnel) for tunnel in tunnels}
 
     def changed_by(self, event: Event) -> bool:
         """Whether the event is news."""
@@ -53,9 +54,13 @@ class Known:
     def _policies(self) -> frozenset[Policy]:
         return frozenset(map(_lasting, self._all))
 
-    @cached_property
-    def _marks(self) -> dict[TunnelKey, frozenset[Mark | None]]:
-        return {tunnel.key: frozenset(sa.output_mark for sa in tunnel.inbound) for tunnel in self._tunnels}
+
+_UNMARKED: frozenset[Mark | None] = frozenset((None,))
+
+
+def _marks(tunnel: Tunnel) -> frozenset[Mark | None]:
+    found = frozenset(sa.output_mark for sa in tunnel.inbound)
+    return _UNMARKED if found == _UNMARKED else found
 
 
 def _lasting(policy: Policy) -> Policy:

@@ -60,11 +60,11 @@ async def converge(
     steps = tuple(await asyncio.to_thread(diff, desired.ruleset, state.ruleset))
     await writer.change(commands_of(steps), desired.ruleset)
     if steps:
-        state = await observe(kernel, state.features, underlay_netns)
+        state = await observe(kernel, state.features, sas_of=state)
     failures = tuple(await asyncio.to_thread(verify, desired, state))
     if failures:
         await writer.change(commands_of(remove_all(state.ruleset)), None)
-        state = await observe(kernel, state.features, underlay_netns)
+        state = await observe(kernel, state.features, sas_of=state)
     turned, refused = turn_knobs(kernel.knobs, desired.knobs, journal or KnobJournal())
     if desired.steering is not None:
         refused += _fill(kernel, desired.steering)

@@ -7,6 +7,7 @@ from dataclasses import asdict
 import click
 
 from flowfast.bench import Figure, measure
+from flowfast.bench_memory import held
 from flowfast.cli.common import json_option
 from flowfast.cli.output import console, table
 
@@ -15,11 +16,12 @@ from flowfast.cli.output import console, table
 @json_option
 @click.option("--tunnels", type=click.IntRange(2), default=10_000, show_default=True, help="Most tunnels to plan.")
 def bench(as_json: bool, tunnels: int) -> None:
-    """Measure plans and rekeys of a router in memory: needs no root, changes nothing, takes some seconds.
+    """Measure plans and rekeys of a router in memory: needs no root, changes nothing, takes half a minute.
 
     Each figure stands beside the same for a tenth of the tunnels, in the same run: growth of 1.0x is linear.
     """
-    figures = list(measure(few=max(1, tunnels // 10), many=tunnels))
+    few = max(1, tunnels // 10)
+    figures = [*measure(few=few, many=tunnels), *(_held(number) for number in (few, tunnels))]
     if as_json:
         click.echo(json.dumps([asdict(figure) | {"growth": _growth(figure, _small(figures))} for figure in figures]))
         return
@@ -34,6 +36,10 @@ def bench(as_json: bool, tunnels: int) -> None:
             "-" if figure.limit is None else _shown(figure.limit, figure.unit),
         )
     console().print(listed)
+
+
+def _held(tunnels: int) -> Figure:
+    return Figure("most memory of a controller, 10 busy SAs a tunnel", tunnels, held(tunnels, 10).peak, "B")
 
 
 def _small(figures: list[Figure]) -> Mapping[str, Figure]:

@@ -13,11 +13,11 @@ import click
 from flowfast.apply.journal import FOLDER
 from flowfast.cli.common import config_argument, fit
 from flowfast.cli.lock import only_one
-from flowfast.cli.memory import give_back
 from flowfast.cli.notify import Notifier
 from flowfast.config.load import LoadedConfig, load
 from flowfast.controller import Controller
 from flowfast.kernel.real import real_kernel
+from flowfast.memory import give_back
 from flowfast.metrics.books import Books
 from flowfast.metrics.exporter import Exporter
 from flowfast.metrics.store import Store

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
-from pyroute2 import netns
+from pyroute2 import config, netns
 
 from flowfast.model.errors import FlowfastError
 
@@ -24,6 +24,7 @@ CLONE_NEWNS = 0x00020000
 MS_REC_SLAVE = 0x4000 | 0x80000
 WAIT = 60.0
 """Seconds that a function or a program in a namespace may take, unless more is asked for: the guest is emulated."""
+config.default_communicate_timeout = int(WAIT)  # of the process that makes a namespace: 2 s are too few there
 
 
 class LabError(FlowfastError):

@@ -74,6 +74,14 @@ RECIPES = {
             test_modules=("espsim",),
         ),
         Recipe(
+            "debian14-operated",  # with what operators put around flowfast: deploy/ is tried there
+            release="Debian 14 (testing)",
+            suite="testing",
+            kernel_suite="testing",
+            python="3.14",
+            packages=(*PACKAGES, "ansible-core", "prometheus", "python3-venv", "systemd"),
+        ),
+        Recipe(
             "debian13-bpo",
             release="Debian 13, backports kernel",
             suite="trixie",

@@ -20,13 +20,12 @@ from flowfast.metrics.registry import PATIENCE, Page, Registry
 from flowfast.metrics.server import Certificates, Server
 from flowfast.metrics.text import CONTENT_TYPE
 from flowfast.model.errors import UsageError
-from flowfast.model.snapshot import Snapshot
+from flowfast.model.snapshot import Snapshot, without_sas
 
 log = logging.getLogger(__name__)
 
 Answer = tuple[str, list[tuple[str, str]], Sequence[bytes]]
 """Status, headers, body in parts."""
-_NO_PAGE = Page(())
 
 
 class Exporter:
@@ -45,15 +44,15 @@ class Exporter:
         self.history = History()
         self._registry = Registry(collectors(per_sa=per_sa, sa_limit=sa_limit), {"build": build.collect})
         self._tls = tls
-        self._snapshot: Snapshot | None = None
-        self._rendering, self._last = threading.Lock(), _NO_PAGE
+        self._shown: Snapshot | None = None
         self._server: Server | None = None
         self._thread: threading.Thread | None = None
 
     def publish(self, snapshot: Snapshot) -> None:
-        """From now on scrapes see this snapshot. Waits for no scrape."""
+        """From now on scrapes see this snapshot. Waits for no scrape, and does not hold on to the SAs."""
         self.history.update(snapshot)
-        self._snapshot = snapshot
+        self._registry.publish(snapshot)
+        self._shown = without_sas(snapshot)
 
     def start(self) -> None:
         """Listens, and serves in threads of its own. Raises UsageError where it cannot, or for a bad certificate."""
@@ -75,16 +74,11 @@ class Exporter:
 
     def render(self) -> bytes:
         """What a scrape gets now, uncompressed."""
-        return self._page(PATIENCE).text
+        return self.scraped().text
 
-    def _page(self, patience: float) -> Page:
-        # One after the other: two that render different snapshots would take each other's collectors.
-        if self._rendering.acquire(timeout=patience):
-            try:
-                self._last = self._registry.page(self._snapshot, patience)
-            finally:
-                self._rendering.release()
-        return self._last
+    def scraped(self, patience: float = PATIENCE) -> Page:
+        """The page that a scrape gets which waits so many seconds at most for collectors that are not done."""
+        return self._registry.page(patience)
 
     def _respond(self, request: Mapping[str, Any], start: Callable[..., object]) -> Iterable[bytes]:
         status, more, body = self._answer(request)
@@ -98,16 +92,16 @@ class Exporter:
         if path == "/metrics":
             return self._metrics(request)
         if path == "/":
-            page = status_page(self._snapshot, self.history, request.get("QUERY_STRING", ""))
+            page = status_page(self._shown, self.history, request.get("QUERY_STRING", ""))
             return "200 OK", [("Content-Type", "text/html; charset=utf-8"), *headers()], (page,)
         return "404 Not Found", [("Content-Type", "text/plain")], ()
 
     def _metrics(self, request: Mapping[str, Any]) -> Answer:
-        page = self._page(_patience(request.get("HTTP_X_PROMETHEUS_SCRAPE_TIMEOUT_SECONDS", "")))
+        page = self.scraped(_patience(request.get("HTTP_X_PROMETHEUS_SCRAPE_TIMEOUT_SECONDS", "")))
         kind = ("Content-Type", CONTENT_TYPE)
         if "gzip" in request.get("HTTP_ACCEPT_ENCODING", ""):
             return "200 OK", [kind, ("Content-Encoding", "gzip")], (page.gzipped,)
-        return "200 OK", [kind], page.parts
+        return "200 OK", [kind], (page.text,)
 
 
 def _patience(timeout: str) -> float:

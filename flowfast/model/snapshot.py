@@ -1,13 +1,13 @@
 """What status, top, the exporter and the demo are rendered from: one moment of a router, with its counters."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from flowfast.model.comparison import Comparison
 from flowfast.model.desired import Desired
 from flowfast.model.reason import Reason
-from flowfast.model.sa import Direction
+from flowfast.model.sa import SA, Direction
 from flowfast.model.state import CounterValue, Flow, RouterState
 from flowfast.model.steering import Owner, Share
 
@@ -81,3 +81,17 @@ class Snapshot:
     def reasons(self) -> tuple[Reason, ...]:
         """Every reason that holds now: the planner's and the failures of the last apply."""
         return tuple(sorted({*self.desired.reasons, *self.failures}))
+
+
+def without_sas(snapshot: Snapshot, keep: Callable[[SA], bool] = lambda _sa: False) -> Snapshot:
+    """The snapshot without policies, and of its SAs just those that are to be kept: what may be held for long.
+
+    100 000 SAs take 60 MB, and the next ones are there before the last of these are gone.
+    """
+    paths = []
+    for path in snapshot.desired.paths:
+        tunnel = path.tunnel
+        inbound, outbound = tuple(filter(keep, tunnel.inbound)), tuple(filter(keep, tunnel.outbound))
+        paths.append(replace(path, tunnel=replace(tunnel, inbound=inbound, outbound=outbound)))
+    state = replace(snapshot.state, sas=(), policies=(), underlay={})
+    return replace(snapshot, state=state, desired=replace(snapshot.desired, paths=tuple(paths)))

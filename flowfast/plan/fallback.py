@@ -29,9 +29,14 @@ def key(sa: SA) -> Key:
 
 def cpu_sequence(sa: SA, direction: Direction) -> int | None:
     """The last sequence number that the CPU saw or gave, of an SA in a NIC by packet offload; None of others."""
-    if sa.offload is None or not sa.offload.packet:
+    if not in_nic(sa):
         return None
     return sa.replay.seq if direction is Direction.IN else sa.replay.oseq
+
+
+def in_nic(sa: SA) -> bool:
+    """Whether the SA is in a NIC by packet offload."""
+    return sa.offload is not None and sa.offload.packet
 
 
 def in_nics(tunnels: Iterable[Tunnel]) -> Iterator[tuple[Tunnel, SA, Direction]]:
@@ -41,7 +46,7 @@ def in_nics(tunnels: Iterable[Tunnel]) -> Iterator[tuple[Tunnel, SA, Direction]]
             continue
         for direction, sas in ((Direction.OUT, tunnel.outbound), (Direction.IN, tunnel.inbound)):
             for sa in sas:
-                if sa.offload is not None and sa.offload.packet:
+                if in_nic(sa):
                     yield tunnel, sa, direction
 
 

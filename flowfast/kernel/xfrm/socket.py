@@ -16,22 +16,14 @@ from flowfast.model.garbage import collector_paused
 from flowfast.model.sa import SA, Counters, Direction, Mark, Mode, Policy, Replay, Selector
 
 
-def _name(sa: SA) -> int:
-    return hash((sa.dst, sa.spi))  # a number takes less memory; should two SAs have the same, one is not found again
+def sa_reader() -> Callable[[memoryview], SA]:
+    """Reads the SAs of one dump."""
+    shapes = Shapes()
+    return lambda body: decode.sa_message(body, shapes)
 
 
-def _sa_reader(before: dict[int, SA] | None = None) -> Callable[[memoryview], SA]:
-    """One that takes SAs which are as they were from `before`, and those that changed out of it."""
-    shapes, known = Shapes(), {} if before is None else before
-
-    def read(body: memoryview) -> SA:
-        sa = decode.sa_message(body, shapes)
-        return was if (was := known.pop(_name(sa), sa)) == sa else sa
-
-    return read
-
-
-def _policy_reader(before: dict[int, Policy] | None = None) -> Callable[[memoryview], Policy]:
+def policy_reader(before: dict[int, Policy] | None = None) -> Callable[[memoryview], Policy]:
+    """One that takes policies which are as they were from `before`, by index, and takes all that it meets out of it."""
     shapes, known = Shapes(), {} if before is None else before
 
     def read(body: memoryview) -> Policy:
@@ -44,12 +36,11 @@ def _policy_reader(before: dict[int, Policy] | None = None) -> Callable[[memoryv
 class AsyncXfrmSocket(XfrmSession):
     """NETLINK_XFRM of one network namespace. The methods are those of `Xfrm` (protocol.py), and documented there.
 
-    What a dump has as the last one had it is the same object again: a router at rest takes memory once.
+    A policy that is as the last dump had it is the same object again: they hardly change, and are held for long.
     """
 
     def __init__(self, netns: str | None = None, **options: Any) -> None:
         super().__init__(netns, **options)
-        self._sas: dict[int, SA] = {}
         self._policies: dict[int, Policy] = {}
 
     async def sas(self, *, proto: int = 0, src: str | None = None, dst: str | None = None) -> list[SA]:
@@ -59,18 +50,13 @@ class AsyncXfrmSocket(XfrmSession):
         if src is not None or dst is not None:
             encode.add(body, Attr.ADDRESS_FILTER, encode.address_filter(src, dst))
         with collector_paused():
-            if body:
-                return await self.dump("dump SAs", Msg.GETSA, bytes(body), Msg.NEWSA, _sa_reader)
-            before, self._sas = self._sas, {}
-            found = await self.dump("dump SAs", Msg.GETSA, b"", Msg.NEWSA, lambda: _sa_reader(before))
-            self._sas = {_name(sa): sa for sa in found}
-            return found
+            return await self.dump("dump SAs", Msg.GETSA, bytes(body), Msg.NEWSA, sa_reader)
 
     async def get_sa(self, dst: str, spi: int, proto: int = 50, *, mark: Mark | None = None) -> SA:
         body = bytearray(encode.sa_id(dst, spi, proto))
         encode.add_mark(body, mark)
         what = f"get {sa_text(dst, spi, proto)}"
-        (found,) = await self.ask(what, Msg.GETSA, body, kind=Msg.NEWSA, read=_sa_reader(), repeat=True)
+        (found,) = await self.ask(what, Msg.GETSA, body, kind=Msg.NEWSA, read=sa_reader(), repeat=True)
         return found
 
     async def add_sa(self, config: SAConfig) -> None:
@@ -90,7 +76,7 @@ class AsyncXfrmSocket(XfrmSession):
     async def policies(self) -> list[Policy]:
         with collector_paused():
             before, self._policies = self._policies, {}
-            found = await self.dump("dump policies", Msg.GETPOLICY, b"", Msg.NEWPOLICY, lambda: _policy_reader(before))
+            found = await self.dump("dump policies", Msg.GETPOLICY, b"", Msg.NEWPOLICY, lambda: policy_reader(before))
             self._policies = {policy.policy_index: policy for policy in found}
             return found
 
@@ -107,7 +93,7 @@ class AsyncXfrmSocket(XfrmSession):
         body = encode.policy_id(selector, direction, policy_index)
         encode.add_key(body, mark, if_id, type)
         what = f"get {policy_text(selector, direction)}"
-        read = _policy_reader()
+        read = policy_reader()
         (found,) = await self.ask(what, Msg.GETPOLICY, body, kind=Msg.NEWPOLICY, read=read, repeat=True)
         return found
 
@@ -160,7 +146,7 @@ class AsyncXfrmSocket(XfrmSession):
         encode.add_direction(body, direction)
         encode.add_u32(body, Attr.SA_PCPU, pcpu)
         what = f"allocate an SPI from {low:#x} to {high:#x} dst {dst}"
-        (found,) = await self.ask(what, Msg.ALLOCSPI, body, kind=Msg.NEWSA, read=_sa_reader())
+        (found,) = await self.ask(what, Msg.ALLOCSPI, body, kind=Msg.NEWSA, read=sa_reader())
         return found
 
     async def expire(

@@ -21,7 +21,7 @@ from flowfast.model.reason import Reason, Severity
 from flowfast.model.sa import Direction
 from flowfast.model.snapshot import Snapshot
 from flowfast.model.tunnel import Path as Way
-from flowfast.model.tunnel import TunnelPath
+from flowfast.model.tunnel import Tunnel, TunnelPath
 from flowfast.plan.ruleset import accounting
 
 ROWS = 100
@@ -129,7 +129,9 @@ def _throughput(snapshot: Snapshot, history: History) -> str:
 def _tunnels(snapshot: Snapshot, history: History, wanted: str) -> str:
     every = snapshot.desired.paths
     some = [path for path in every if wanted.casefold() in f"{path.tunnel.name} {path.tunnel.key.remote}".casefold()]
-    some.sort(key=lambda path: (_up(path) is not False, -sum(history.line(path.tunnel.name)[-1:]), path.tunnel.name))
+    some.sort(
+        key=lambda path: (_up(path, history) is not False, -sum(history.line(path.tunnel.name)[-1:]), path.tunnel.name)
+    )
     find = (
         f'<form><input name="q" value="{escape(wanted)}" placeholder="name or peer" aria-label="name or peer"></form>'
         if len(every) > ROWS or wanted
@@ -140,21 +142,30 @@ def _tunnels(snapshot: Snapshot, history: History, wanted: str) -> str:
         "<th>from the tunnel<th class=n>rate<th class=n>on flowtable<th>last minutes"
     )
     rows = "".join(_row(path, history) for path in some[:ROWS])
-    down = sum(_up(path) is False for path in every)
+    down = sum(_up(path, history) is False for path in every)
     count = f"{len(every)} tunnels" + (f', <span class="warning">{down} down</span>' if down else "")
     return f"<h2>{count}</h2>{find}{_table(head, rows)}{_more(len(some), 'tunnels')}"
 
 
-def _up(path: TunnelPath) -> bool | None:
+def _busiest(name: str, history: History) -> tuple[float, str]:
+    return -sum(history.line(name)[-1:]), name
+
+
+def _up(path: TunnelPath, history: History) -> bool | None:
     tunnel = path.tunnel
-    return bool(tunnel.inbound and tunnel.outbound) if tunnel.key.remote else None
+    return all(_sas(tunnel, history)) if tunnel.key.remote else None
+
+
+def _sas(tunnel: Tunnel, history: History) -> tuple[int, int]:
+    return history.sas.get(tunnel.name, (0, 0))
 
 
 def _row(path: TunnelPath, history: History) -> str:
     tunnel = path.tunnel
-    down = ' <span class="warning">down</span>' if _up(path) is False else ""
+    down = ' <span class="warning">down</span>' if _up(path, history) is False else ""
+    inbound, outbound = _sas(tunnel, history)
     cells = f"<td>{escape(tunnel.name)}{down}<td>{escape(tunnel.key.remote or '-')}"
-    cells += f"<td class=n>{len(tunnel.inbound)}/{len(tunnel.outbound)}"
+    cells += f"<td class=n>{inbound}/{outbound}"
     for way, direction in zip((path.tx, path.rx), BOTH, strict=True):
         cells += _way(way) + _rate(history.rates.get((tunnel.name, direction)))
     return f"<tr>{cells}<td>{sparkline(history.line(tunnel.name))}</tr>"

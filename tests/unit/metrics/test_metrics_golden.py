@@ -26,7 +26,9 @@ def page(monkeypatch: pytest.MonkeyPatch) -> bytes:
     monkeypatch.setattr("flowfast.metrics.collectors.build.platform.release", lambda: "7.2.12")
     monkeypatch.setattr("flowfast.metrics.collectors.build.__version__", "0.1.0")
     every = collectors(per_sa=True, sa_limit=3)
-    return Registry(every, {"build": build.collect}, clock=lambda: 0.0).page(fixed(), 60).text
+    registry = Registry(every, {"build": build.collect}, clock=lambda: 0.0)
+    registry.publish(fixed())
+    return registry.page(60).text
 
 
 @pytest.fixture

@@ -97,7 +97,7 @@ def test_thousands_of_tunnels_take_no_longer_each_than_hundreds() -> None:
 
 
 def test_page_says_what_a_person_wants_to_know() -> None:
-    text = Reader(status_page(fixed(), History())).text
+    text = Reader(status_page(fixed(), fed(fixed()))).text
     for word in (
         "berlin", "192.0.2.2", "3 tunnels", "2 down", "without meta_ipsec_netdev no guard can be written",
         "kernel 5.11 or newer", "error", "1 failed", "no flowtable: all traffic takes the full path",
@@ -152,7 +152,7 @@ def test_those_that_are_down_come_first_and_then_the_busiest() -> None:
 
 
 def test_nothing_runs_or_is_fetched_but_what_the_policy_names() -> None:
-    page = status_page(fixed(), History())
+    page = status_page(fixed(), fed(fixed()))
     policy = dict(headers())["Content-Security-Policy"]
     for tag, directive in (("script", "script-src"), ("style", "style-src")):
         (inside,) = re.findall(f"<{tag}>(.*?)</{tag}>", page.decode(), re.DOTALL)

@@ -1,8 +1,11 @@
 """A collector that fails or is slow costs its own series, says so once, and nobody else's."""
 
+import gzip
 import logging
+import sys
 import threading
 import time
+import zlib
 from collections.abc import Iterable, Iterator
 
 import pytest
@@ -43,6 +46,11 @@ def whole(_snapshot: Snapshot) -> Iterable[Metric]:
     return [GaugeMetricFamily("whole", "a family", 1)]
 
 
+def page(registry: Registry, now: Snapshot, patience: float = 30) -> Page:
+    registry.publish(now)
+    return registry.page(patience)
+
+
 def samples(page: Page) -> dict[str, float]:
     families = text_string_to_metric_families(page.text.decode())
     return {s.name + "".join(s.labels.values()): s.value for family in families for s in family.samples}
@@ -53,7 +61,7 @@ def test_failing_collector_loses_its_own_series_alone_and_is_logged_once(caplog:
     registry = Registry({"fickle": fickle.collect, "whole": whole}, {}, clock=iter(range(100)).__next__)
     caplog.set_level(logging.INFO)
     for _ in range(3):
-        found = samples(registry.page(snapshot()))
+        found = samples(page(registry, snapshot()))
         assert {name: value for name, value in found.items() if "duration" not in name} == {
             "whole": 1,
             "flowfast_collector_successfickle": 0,
@@ -64,15 +72,15 @@ def test_failing_collector_loses_its_own_series_alone_and_is_logged_once(caplog:
     assert "fickle" in caplog.text and "lan0" in caplog.text
 
     fickle.broken = False
-    assert samples(registry.page(snapshot()))["half"] == 1
+    assert samples(page(registry, snapshot()))["half"] == 1
     fickle.broken = True
-    registry.page(snapshot())
+    page(registry, snapshot())
     assert [record.levelname for record in caplog.records] == ["ERROR", "INFO", "ERROR"]
 
 
 def test_without_a_snapshot_only_what_needs_none_runs() -> None:
     registry = Registry({"whole": whole}, {"always": lambda: whole(snapshot())}, clock=lambda: 0.0)
-    assert samples(registry.page(None)) == {
+    assert samples(registry.page()) == {
         "whole": 1,
         "flowfast_collector_successalways": 1,
         "flowfast_collector_duration_secondsalways": 0,
@@ -83,13 +91,13 @@ def test_slow_collector_is_served_as_it_was_and_says_so() -> None:
     slow = Slow()
     registry = Registry({"slow": slow.collect, "whole": whole}, {})
     slow.may.set()
-    first = samples(registry.page(snapshot(ends_missed=1)))
+    first = samples(page(registry, snapshot(ends_missed=1)))
     assert (first["slow"], first["flowfast_collector_successslow"]) == (1, 1)
     slow.may.clear()
-    late = samples(registry.page(snapshot(ends_missed=2), patience=0.01))
+    late = samples(page(registry, snapshot(ends_missed=2), 0.01))
     assert (late["slow"], late["flowfast_collector_successslow"], late["flowfast_collector_successwhole"]) == (1, 0, 1)
     slow.may.set()
-    then = samples(registry.page(snapshot(ends_missed=3), patience=30))
+    then = samples(page(registry, snapshot(ends_missed=3), 30))
     assert (then["slow"], then["flowfast_collector_successslow"]) == (3, 1)
 
 
@@ -98,7 +106,7 @@ def test_collector_that_never_ends_runs_once_and_holds_up_no_scrape() -> None:
     registry = Registry({"slow": slow.collect, "whole": whole}, {})
     for _ in range(3):
         began = time.monotonic()
-        found = samples(registry.page(snapshot(), patience=0.01))
+        found = samples(page(registry, snapshot(), 0.01))
         assert time.monotonic() - began < 20  # it would wait for 30 seconds
         assert "slow" not in found
         assert (found["whole"], found["flowfast_collector_successslow"]) == (1, 0)
@@ -108,10 +116,11 @@ def test_collector_that_never_ends_runs_once_and_holds_up_no_scrape() -> None:
 
 def test_one_rendering_serves_all_scrapes_of_a_snapshot() -> None:
     """Also those that come while it is being rendered."""
-    slow, now = Slow(), snapshot()
+    slow = Slow()
     registry = Registry({"slow": slow.collect}, {})
+    registry.publish(snapshot())
     pages: list[Page] = []
-    threads = [threading.Thread(target=lambda: pages.append(registry.page(now, 30))) for _ in range(3)]
+    threads = [threading.Thread(target=lambda: pages.append(registry.page(30))) for _ in range(3)]
     for thread in threads:
         thread.start()
     slow.may.set()
@@ -119,4 +128,20 @@ def test_one_rendering_serves_all_scrapes_of_a_snapshot() -> None:
         thread.join()
     assert slow.began == 1
     assert {samples(page)["flowfast_collector_successslow"] for page in pages} == {1}
-    assert registry.page(now) is registry.page(now)
+    assert registry.page() is registry.page()
+
+
+def test_nobody_holds_a_snapshot_once_its_page_is_made() -> None:
+    registry = Registry({"whole": whole}, {"always": lambda: whole(snapshot())})
+    now = snapshot()
+    held = sys.getrefcount(now)
+    page(registry, now)
+    assert sys.getrefcount(now) == held
+
+
+def test_packed_page_is_the_page_and_one_member_of_gzip() -> None:
+    found = page(Registry({"whole": whole, "more": whole}, {}), snapshot())
+    assert gzip.decompress(found.gzipped) == found.text
+    reader = zlib.decompressobj(wbits=31)
+    assert reader.decompress(found.gzipped) == found.text
+    assert reader.eof and not reader.unused_data

@@ -6,7 +6,7 @@ from pathlib import Path
 
 HEAPS = """
 import ctypes, sys, threading
-from flowfast.cli.memory import give_back
+from flowfast.memory import give_back
 if sys.argv[1] == "yes":
     give_back()
 kept, together = [], threading.Barrier(4)
