@@ -1,8 +1,9 @@
 """Modules that Debian leaves out of its kernels, compiled from its own linux-source against its own linux-headers.
 
-netdevsim simulates devices with ESP offload; xfrm_iptfs is RFC 9347 (AGGFRAG, "IP-TFS"); espsim is this project's own
-device, which does all of ESP (tests/module). They are compiled with the suite's own compiler, in a folder that apt
-fills and nothing is installed in, and kept by kernel version: an image that is rebuilt for another reason finds them.
+netdevsim simulates devices with ESP offload; xfrm_iptfs is RFC 9347 (AGGFRAG, "IP-TFS"); this project's own devices
+(tests/module) do all of ESP (espsim), or choose queues by SPI (queuesim). They are compiled with the suite's own
+compiler, in a folder that apt fills and nothing is installed in, and kept by kernel version: an image that is rebuilt
+for another reason finds them.
 """
 
 import hashlib
@@ -33,20 +34,21 @@ def _xfrm_iptfs(source: Path, folder: Path) -> None:
     (folder / "Makefile").write_text("obj-m := xfrm_iptfs.o\nccflags-y += -I$(src)/include/a/b\n")
 
 
-def _espsim(_source: Path, folder: Path) -> None:
+def _own(_source: Path, folder: Path) -> None:
     folder.mkdir()
-    shutil.copy(OWN["espsim"], folder)
-    (folder / "Makefile").write_text("obj-m := espsim.o\n")
+    shutil.copy(OWN[folder.name], folder)
+    (folder / "Makefile").write_text(f"obj-m := {folder.name}.o\n")
 
 
 SOURCES: Mapping[str, tuple[str | None, Callable[[Path, Path], None]]] = {
     "netdevsim": ("drivers/net/netdevsim", _netdevsim),
     "xfrm_iptfs": ("net/xfrm", _xfrm_iptfs),
-    "espsim": (None, _espsim),
+    "espsim": (None, _own),
+    "queuesim": (None, _own),
 }
 """Module -> the folder of the kernel's source that it needs, and what lays that out to be compiled by itself."""
 
-OWN: Mapping[str, Path] = {"espsim": CHECKOUT / "tests/module/espsim.c"}
+OWN: Mapping[str, Path] = {name: CHECKOUT / f"tests/module/{name}.c" for name in ("espsim", "queuesim")}
 """Modules of this project -> their source. Another source is another module, for who keeps them."""
 
 

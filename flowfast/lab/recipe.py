@@ -71,7 +71,7 @@ RECIPES = {
             kernel_suite="testing",
             python="3.14",
             out_of_tree=("netdevsim", "xfrm_iptfs"),
-            test_modules=("espsim",),
+            test_modules=("espsim", "queuesim"),
         ),
         Recipe(
             "debian14-operated",  # with what operators put around flowfast: deploy/ is tried there

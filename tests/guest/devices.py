@@ -67,12 +67,14 @@ def books(number: int = 1) -> str:
     return Path(f"/sys/kernel/debug/netdevsim/netdevsim{number}/ports/0/ipsec").read_text()
 
 
-class EspSims:
-    """Pairs of espsims."""
+class Sims:
+    """Pairs of devices of a module of this project's, called after it; `settings` are its parameters."""
 
-    def __init__(self, pairs: int = 1) -> None:
-        subprocess.run(["insmod", str(ESPSIM), "lab=1", f"pairs={pairs}"], check=True)
-        self._free = [(f"espsim{2 * pair}", f"espsim{2 * pair + 1}") for pair in range(pairs)]
+    def __init__(self, module: str, pairs: int = 1, **settings: int) -> None:
+        more = [f"{name}={value}" for name, value in settings.items()]
+        subprocess.run(["insmod", f"/run/lab/{module}.ko", "lab=1", f"pairs={pairs}", *more], check=True)
+        self._module = module
+        self._free = [(f"{module}{2 * pair}", f"{module}{2 * pair + 1}") for pair in range(pairs)]
 
     def join(self, one: End, other: End) -> None:
         """Moves a pair to where it is wanted."""
@@ -81,7 +83,14 @@ class EspSims:
 
     def close(self) -> None:
         """Removes all, wherever they are."""
-        subprocess.run(["rmmod", "espsim"], check=True)
+        subprocess.run(["rmmod", self._module], check=True)
+
+
+class EspSims(Sims):
+    """Pairs of espsims."""
+
+    def __init__(self, pairs: int = 1) -> None:
+        super().__init__("espsim", pairs)
 
 
 def setting(name: str, value: int | None = None) -> int:

@@ -231,5 +231,8 @@ def knobs(ns: Netns) -> dict[str, str]:
         ["sh", "-c", "grep -H . /sys/class/net/*/queues/*/[rx]ps_cpus /proc/irq/*/smp_affinity_list"], check=False
     )
     held = dict(line.split(":", 1) for line in shown.stdout.splitlines())
+    for device in ("lan0", "wan0"):
+        for option in ("-x", "-n"):  # indirection table, rules; most devices have neither
+            held[f"ethtool {option} {device}"] = ns.run(["ethtool", option, device], check=False).stdout
     held["xdp"] = " ".join(w for w in ns.run(["ip", "-d", "link"]).stdout.split("\n") if "prog/xdp" in w)
     return held

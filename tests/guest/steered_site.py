@@ -2,14 +2,17 @@
 
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from flowfast.lab.ike import Daemon, two_daemons
 from flowfast.lab.topology import TwoGateways, two_gateways
+from flowfast.lab.wires import Wires
 from flowfast.model.sa import Direction
+from tests.guest.devices import Sims
 from tests.guest.router import Router
-from tests.guest.steered import Flows, Seen, cpus_with_sas, knobs, watching
+from tests.guest.steered import Flows, Seen, cpus_with_sas, knobs, sas_of, watching
 
 CPUS = {0, 1, 2, 3}
 IN, OUT = Direction.IN, Direction.OUT
@@ -24,8 +27,15 @@ KINDS = {
     "nic rps rps": ("nic", "rps", "rps", "yes"),
     "veth xdp rps": ("veth", "xdp", "rps", "yes"),
     "veth rps rps": ("veth", "rps", "rps", "yes"),
+    "veth xdp xdp": ("veth", "xdp", "xdp", "yes"),
+    "queues ntuple rps": ("queues", "ntuple", "rps", "yes"),
+    "queues rss rps": ("queues", "rss", "rps", "yes"),
 }
-"""By name: wire, steering.wan and steering.lan on gw1, strongSwan's per_cpu_sas on both ends."""
+"""By name: wire, steering.wan and steering.lan on gw1, strongSwan's per_cpu_sas on both ends.
+
+"queues": a WAN of queuesims (tests/module), which choose queues by SPI. With XDP on the LAN, veths hand over unfinished
+checksums, as they do by themselves.
+"""
 
 
 @dataclass
@@ -42,9 +52,24 @@ class Site:
         deadline = time.monotonic() + seconds
         while True:
             self.flows.send(3)
+            if self.wan == "rss" and "STEER_COLLISION" in self.plan():
+                self.rekey()  # SPIs are drawn at random: now and then two of them share a slot
             if cpus_with_sas(self.topo.gw1, OUT) == CPUS and self.look(5).fallback_share(OUT) < 0.01:
                 return
             assert time.monotonic() < deadline, self.said()
+
+    def plan(self) -> str:
+        return self.router.flowfast("plan", str(self.router.config)).stdout
+
+    def rekey(self) -> None:
+        """All SAs anew; returns when none of the old ones is left."""
+        before = {sa.spi for sa in sas_of(self.topo.gw1)}
+        for name in {sa.name for sa in self.ike.list_sas()}:
+            self.ike.rekey(name)
+        deadline = time.monotonic() + 60
+        while before & {sa.spi for sa in sas_of(self.topo.gw1)}:
+            assert time.monotonic() < deadline, self.said()
+            self.flows.send(1)
 
     def look(self, rounds: int = 30) -> Seen:
         with watching(self.topo.gw1) as seen:
@@ -68,11 +93,26 @@ class Site:
         assert seen.fallback_share(IN) < 0.01, seen
 
 
+@contextmanager
+def wan_of(wire: str) -> Iterator[Wires | None]:
+    """The wires of the WAN, where they are not as the others."""
+    if wire != "queues":
+        yield None
+        return
+    sims = Sims("queuesim")
+    try:
+        yield sims
+    finally:
+        sims.close()
+
+
 def steered(kind: str, folder: Path) -> Iterator[Site]:
     wire, wan, lan, per_cpu_sas = KINDS[kind]
+    finish = wire != "nic" and lan != "xdp"
     options = {"start_action": "trap", "per_cpu_sas": per_cpu_sas, "encap": per_cpu_sas == "encap"}
     with (
-        two_gateways("policy", wire=wire, families=(4,), finish_checksums=wire == "veth") as topo,
+        wan_of(wire) as own,
+        two_gateways("policy", wire="veth" if own else wire, families=(4,), wan=own, finish_checksums=finish) as topo,
         two_daemons(topo, initiate=False, **options) as (ike, _),
         Flows(topo) as flows,
     ):

@@ -29,12 +29,6 @@ def topo() -> Iterator[TwoGateways]:
         yield made
 
 
-def everything(ns: Netns) -> dict[str, str]:
-    """Every knob, with the indirection tables."""
-    tables = {name: ns.run(["ethtool", "-x", name]).stdout for name in ("lan0", "wan0")}
-    return knobs(ns) | tables
-
-
 def steady(topo: TwoGateways, flows: Flows, router: Router) -> None:
     deadline = time.monotonic() + 60
     while fallback_share(topo, flows) > 0.01:
@@ -51,7 +45,7 @@ def holds(topo: TwoGateways, flows: Flows) -> None:
 
 
 def test_rss_has_each_sa_on_its_cpu(topo: TwoGateways, tmp_path: Path) -> None:
-    before = everything(topo.gw1)
+    before = knobs(topo.gw1)
     with Router(topo.gw1, CONFIG.format("rss", "rss"), tmp_path) as router, Flows(topo) as flows:
         flows.send(5)
         add_sas_by_cpu(topo, ports=True)
@@ -60,11 +54,11 @@ def test_rss_has_each_sa_on_its_cpu(topo: TwoGateways, tmp_path: Path) -> None:
         planned = router.flowfast("plan", str(router.config), "--detailed-exitcode", check=False)
         assert planned.returncode == 0, planned.stdout
         assert "lan0 by rss, wan0 by rss" in planned.stdout
-    assert everything(topo.gw1) == before
+    assert knobs(topo.gw1) == before
 
 
 def test_beside_irqbalance_queues_get_to_their_cpus_by_rps(topo: TwoGateways, tmp_path: Path) -> None:
-    before = everything(topo.gw1)
+    before = knobs(topo.gw1)
     idle = tmp_path / "irqbalance"  # it is known by its name; what it does with interrupts is no matter
     idle.write_bytes(Path("/usr/bin/sleep").read_bytes())
     idle.chmod(0o755)
@@ -82,11 +76,11 @@ def test_beside_irqbalance_queues_get_to_their_cpus_by_rps(topo: TwoGateways, tm
     finally:
         balancer.kill()
         balancer.wait()
-    assert everything(topo.gw1) == before
+    assert knobs(topo.gw1) == before
 
 
 def test_a_number_of_queues_that_changes_is_followed(topo: TwoGateways, tmp_path: Path) -> None:
-    before = everything(topo.gw1)
+    before = knobs(topo.gw1)
     with Router(topo.gw1, CONFIG.format("xdp", "rps"), tmp_path) as router, Flows(topo) as flows:
         flows.send(5)
         add_sas_by_cpu(topo)
@@ -101,7 +95,7 @@ def test_a_number_of_queues_that_changes_is_followed(topo: TwoGateways, tmp_path
                 time.sleep(1)
             steady(topo, flows, router)
             holds(topo, flows)
-    assert everything(topo.gw1) == before
+    assert knobs(topo.gw1) == before
 
 
 def masks(ns: Netns) -> list[str]:

@@ -32,7 +32,7 @@ def kind_of(sa: SA) -> str:
 def hash_of(rss: Rss, sa: SA) -> int | None:
     """The hash of an inbound SA's packets; None where key, fields or the peer's port are not known."""
     fields = rss.fields.get(kind_of(sa))
-    if rss.key is None or fields is None or port_unknown(sa):
+    if rss.key is None or not fields or port_unknown(sa):  # none: it is hashed in a way that the driver does not tell
         return None
     parts = {"src": ip_address(sa.src).packed, "dst": ip_address(sa.dst).packed, "spi": sa.spi.to_bytes(4)}
     if sa.encap is not None:

@@ -75,3 +75,13 @@ def test_a_hash_of_addresses_does_not_tell_sas_apart() -> None:
 def test_the_published_luck_of_six_spis_on_six_queues() -> None:
     assert all_apart(6, 6) == pytest.approx(0.0154, abs=0.0001)
     assert distinct(6, 6) == pytest.approx(3.99, abs=0.01)
+
+
+def test_what_the_driver_does_not_tell_is_not_guessed() -> None:
+    sa = sas(1)[1]
+    for fields in (
+        {},
+        {"esp4": frozenset[str]()},
+    ):  # virtio_net says of ESP that it hashes nothing, and hashes addresses
+        assert hash_of(Rss((0, 1), KEY, fields), sa) is None
+    assert hash_of(Rss((0, 1), KEY, {"esp4": frozenset({"src", "dst"})}), sa) is not None
