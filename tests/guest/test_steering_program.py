@@ -127,11 +127,11 @@ PATHS = {
 @pytest.mark.parametrize("name", ["flowfast_wan3", "flowfast_lan3"])
 def test_it_takes_fewer_than_150_instructions(programs: libbpf.Loaded, name: str) -> None:
     """Less what the test run takes itself. CPU 1 is not there: the lookup of the cpumap is counted, the eight
-    instructions that note its result are not.
+    instructions that note its result are not, and so are added, also to what is not redirected.
     """
     program = programs.program(name)
     with libbpf.closing_program(pass_all()) as nothing:
         empty = instructions(nothing, WHOLE[0])
     taken = {path: instructions(program, frame) - empty + 8 for path, frame in PATHS.items()}
     print(name, taken)
-    assert 20 < max(taken.values()) < 150, taken
+    assert 20 < min(taken.values()) < max(taken.values()) < 140, taken  # 150 are promised
