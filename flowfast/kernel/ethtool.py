@@ -100,7 +100,8 @@ def _words(body: str) -> str:
         return "?"
     destination = said.get("Dest IP addr", "").split(" mask")[0]
     if name.startswith("esp"):
-        return f"{name} dst-ip {destination} spi {int(said['SPI'].split()[0], 0):#x} action {queue}"
+        spi = int(said["SPI"].split()[0], 0) & 0xFFFFFFFF  # it is printed as a signed decimal number
+        return f"{name} dst-ip {destination} spi {spi:#x} action {queue}"
     ports = (said.get(f"{end} port", "0").split()[0] for end in ("Src", "Dest"))
     return "{} dst-ip {} src-port {} dst-port {} action {}".format(name, destination, *ports, queue)
 

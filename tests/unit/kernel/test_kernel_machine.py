@@ -136,7 +136,7 @@ Filter: 1
 \tSrc IP addr: 0.0.0.0 mask: 255.255.255.255
 \tDest IP addr: 192.0.2.1 mask: 0.0.0.0
 \tTOS: 0x0 mask: 0xff
-\tSPI: 0x102001 mask: 0x0
+\tSPI: -1061096959 mask: 0x0
 \tAction: Direct to queue 2
 
 Filter: 7
@@ -148,4 +148,4 @@ Filter: 7
 
 
 def test_ntuple_rules_are_read_as_they_are_written() -> None:
-    assert dict(parse_rules(RULES)) == {1: "esp4 dst-ip 192.0.2.1 spi 0x102001 action 2", 7: "?"}
+    assert dict(parse_rules(RULES)) == {1: "esp4 dst-ip 192.0.2.1 spi 0xc0c0f201 action 2", 7: "?"}
