@@ -1,6 +1,7 @@
 """The XDP program by itself, in BPF_PROG_TEST_RUN: what it makes of whole and broken packets, and what it costs."""
 
 import random
+import socket
 import struct
 from collections.abc import Iterator
 from os import sched_setaffinity
@@ -9,8 +10,11 @@ import pytest
 
 from flowfast.kernel import libbpf
 from flowfast.kernel.buckets import GOLDEN, WAYS, Buckets, Slots, bucket_of
-from flowfast.kernel.xdp import CPUS, SAS, SPREAD
-from flowfast.model.steering import SLOTS
+from flowfast.kernel.xdp import CPUS, SAS, SPREAD, ProgramKnob
+from flowfast.lab.netns import Netns
+from flowfast.model.errors import KernelError
+from flowfast.model.knob import Knob, KnobKind
+from flowfast.model.steering import GENERIC, SLOTS
 from tests.guest.esp_packets import OTHERS, SPI, UNKNOWN, WHOLE, broken, esp, ipv4, is_steered
 
 PASS, REDIRECT = 2, 4
@@ -61,6 +65,33 @@ def test_esp_of_a_known_sa_goes_to_its_cpu(programs: libbpf.Loaded) -> None:
 def test_what_is_on_its_cpu_already_passes(programs: libbpf.Loaded) -> None:
     sched_setaffinity(0, {THERE})
     assert {programs.program("flowfast_wan3").run(frame)[0] for frame in WHOLE} == {PASS}
+
+
+def _modes() -> list[str | None]:
+    """What the knob says after each turn, on a veth, which has native XDP, too; last with another's program there."""
+    knob, wan, lan = Knob(KnobKind.XDP, "v0", "program"), "flowfast_wan3", "flowfast_lan3"
+    held = []
+    for value in (GENERIC + wan, wan, GENERIC + lan, lan, "none", GENERIC + wan, "none"):
+        ProgramKnob().write(knob, value)
+        held.append(ProgramKnob().read(knob))
+    index = socket.if_nametoindex("v0")
+    with libbpf.closing_program(pass_all()) as foreign:
+        libbpf.attach_xdp(index, foreign, generic=True)
+    for value in (wan, GENERIC + wan, "none"):
+        with pytest.raises(KernelError, match="another XDP program is there: generic nothing"):
+            ProgramKnob().write(knob, value)
+    held.append(ProgramKnob().read(knob))
+    libbpf.attach_xdp(index, None, generic=True)
+    return held
+
+
+@FOUR_CPUS
+def test_a_program_changes_its_mode_and_another_s_stays() -> None:
+    with Netns("modes") as ns:
+        ns.run(["ip", "link", "add", "v0", "type", "veth", "peer", "v1"])
+        wan, lan = "flowfast_wan3", "flowfast_lan3"
+        turns = [GENERIC + wan, wan, GENERIC + lan, lan, "none", GENERIC + wan, "none"]
+        assert ns.call(_modes) == [*turns, "generic nothing"]
 
 
 def disagreements(programs: libbpf.Loaded, count: int) -> list[str]:
