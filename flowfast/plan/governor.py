@@ -12,13 +12,13 @@ from flowfast.model.bulk import Choice, Stage
 
 ENOUGH = 100
 """Packets on the wire between two looks below which the device is idle: nothing is learnt, and nothing changes."""
-TRY_LOOKS = 6
-"""Looks that a stage is judged by, after one that is not counted: some three seconds."""
-DRIFT_LOOKS = 8
+TRY_LOOKS = 5
+"""Looks that a stage is judged by, after one that is not counted: two to three seconds."""
+DRIFT_LOOKS = 6
 """Looks in a row that differ from what a stage was chosen by, after which all are tried again."""
 DRIFT = 1.4
 """How much they differ: as many times as many packets, or as few, travel as one."""
-PEEK_SECONDS = 12.0
+PEEK_SECONDS = 10.0
 """With no stage on nobody sees what one would merge: this often the best one is on for two looks."""
 MERGES, PAYS = 1.05, 1.2
 """Packets that travel as one: below the first a stage only costs; above the second it pays, where cost is not known."""
@@ -76,7 +76,7 @@ class _Tried:
 class Governor:
     """What `auto` knows of one device.
 
-    It settles within 13 s (four stages), after at most 12 s without a stage, or four with one, in which it notices a
+    It settles within 11 s (four stages), after at most 10 s without a stage, or three with one, in which it notices a
     change. The stages that it may try come with each look: they are the planner's to say.
     """
 

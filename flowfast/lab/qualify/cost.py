@@ -105,7 +105,7 @@ def generator(topo: TwoGateways, burst: int) -> float:
 
 def outbound(topo: TwoGateways, burst: int, less: float) -> float:
     """What gw1 spends on a packet from h1 into the tunnel. LabError where not every packet left."""
-    what = _frames(topo.h1, topo, 1, _mac(topo.gw1, "lan0"))
+    what = frames_of(topo, 1)
     with nobody(topo.gw1, "wan0", wan_address(2, 4)) as left:
         took = per_packet(topo.h1, "e0", what, burst)
     _all(left)
@@ -134,6 +134,12 @@ def _all(left: list[int]) -> None:
 
 def _mac(ns: Netns, device: str) -> str:
     return ns.read(f"/sys/class/net/{device}/address")
+
+
+def frames_of(topo: TwoGateways, side: Literal[1, 2]) -> Frames:
+    """What the host behind gateway `side` sends to the other host, through the gateway."""
+    host, gateway = (topo.h1, topo.gw1) if side == 1 else (topo.h2, topo.gw2)
+    return _frames(host, topo, side, _mac(gateway, "lan0"))
 
 
 def _frames(host: Netns, topo: TwoGateways, side: Literal[1, 2], dmac: str, *, df: bool = True) -> Frames:
