@@ -43,6 +43,7 @@ WANTED: dict[Way, float] = {
     ("out", 64): 2.7,
     ("in", 16): 1.8,
     ("in", 64): 1.8,
+    ("in", 1): 1.0,
 }
 LONE: Way = ("out", 1)
 """Flows interleaved packet by packet: `auto` ends without a stage (test_governor, test_bulk_auto)."""
