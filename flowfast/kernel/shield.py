@@ -1,9 +1,11 @@
-"""The shield: an XDP program of thirty instructions that makes merged packets survive ESP with esp4_offload.
+"""The shield: an XDP program that makes merged packets survive ESP with esp4_offload.
 
 What a driver with an XDP program hands over has 256 bytes of headroom, enough for the headers that fraglist GRO pushes.
-What remains is the size check that takes small merged packets for huge ones (docs/bulking.md): IPv4 is only checked
-with DF set, so the shield clears DF of packets of up to LARGEST bytes; IPv6 always is, so small IPv6 packets get
-metadata of their own, which keeps GRO from merging them (skb_metadata_differs, gro_list_prepare, since 4.15).
+What remains is the size check that takes small merged packets for huge ones (docs/bulking.md), so that none may be
+merged. IPv4 is only checked with DF set: the shield clears DF of packets of up to LARGEST bytes. IPv6 always is.
+Its UDP gets metadata of its own, which keeps GRO from merging it (skb_metadata_differs, gro_list_prepare, since 4.15):
+of any size, or a large packet would pass the small one before it. Small TCP segments get PSH, which is what ends a merge
+(tcp_gro_receive): nothing joins them, and what came before leaves first. With metadata, those with PSH would pass it.
 
 The program is written here as the kernel takes it, so that no compiler is needed; libbpf loads it.
 """
@@ -22,8 +24,9 @@ LARGEST = 512
 """Bytes of IP, header included, of a packet that is small: no path needs to fragment it, whatever becomes of DF."""
 
 _LDX_B, _LDX_H, _LDX_W = 0x71, 0x69, 0x61  # load from memory: 1, 2, 4 bytes
-_STX_H, _STX_W = 0x6B, 0x63
-_MOV, _MOV_REGISTER, _ADD, _ADD_REGISTER, _AND, _LSH, _RSH, _BIG_ENDIAN = 0xB7, 0xBF, 0x07, 0x0F, 0x57, 0x67, 0x77, 0xDC
+_STX_B, _STX_H, _STX_W = 0x73, 0x6B, 0x63
+_MOV, _MOV_REGISTER, _ADD, _ADD_REGISTER, _OR, _AND = 0xB7, 0xBF, 0x07, 0x0F, 0x47, 0x57
+_LSH, _RSH, _BIG_ENDIAN = 0x67, 0x77, 0xDC
 _JUMP, _IF_EQUAL, _IF_NOT_EQUAL, _IF_ABOVE = 0x05, 0x15, 0x55, 0x25
 _IF_EQUAL_REGISTER, _IF_ABOVE_REGISTER = 0x1D, 0x2D
 _CALL, _EXIT = 0x85, 0x95
@@ -31,6 +34,9 @@ _RANDOM, _ADJUST_META = 7, 54  # bpf_get_prandom_u32, bpf_xdp_adjust_meta
 _XDP_PASS = 2
 _ETHERNET, _IPV4, _IPV6 = 14, 20, 40
 _TCP, _UDP = 6, 17
+_TCP6 = _ETHERNET + _IPV6  # where TCP begins over IPv6
+_PSH = 0x08
+_TIMESTAMP = 0x0A080101  # NOP, NOP, timestamp, 10 bytes: as they lie in memory
 _DF, _DF_CLEARED = 0x0040, 0xFFBF  # of frag_off as it lies in memory, read on a little-endian machine
 
 Line = tuple[str, int, int, int, int | str, int]
@@ -59,10 +65,31 @@ def _lines() -> list[Line]:
         ("", _LDX_H, 5, 2, _ETHERNET + 4, 0),  # the length of what follows IPv6's header
         ("", _BIG_ENDIAN, 5, 0, 0, 16),
         ("", _IF_ABOVE, 5, 0, "pass", LARGEST - _IPV6),
-        ("", _LDX_B, 4, 2, _ETHERNET + _IPV6 + 12, 0),  # TCP's header length, in words, in the upper half
+        ("", _LDX_B, 4, 2, _TCP6 + 12, 0),  # TCP's header length, in words, in the upper half
         ("", _RSH, 4, 0, 0, 4),
-        ("", _LSH, 4, 0, 0, 2),
-        ("", _IF_EQUAL_REGISTER, 5, 4, "pass", 0),  # without data: GRO merges it with nothing, and lets it flush
+        ("", _MOV_REGISTER, 1, 4, 0, 0),
+        ("", _LSH, 1, 0, 0, 2),
+        ("", _IF_EQUAL_REGISTER, 5, 1, "pass", 0),  # no data
+        ("", _LDX_B, 5, 2, _TCP6 + 13, 0),
+        ("", _AND, 5, 0, 0, _PSH),
+        ("", _IF_NOT_EQUAL, 5, 0, "pass", 0),
+        ("", _IF_EQUAL, 4, 0, "push", 5),
+        ("", _IF_NOT_EQUAL, 4, 0, "pass", 8),
+        ("", _MOV_REGISTER, 4, 2, 0, 0),
+        ("", _ADD, 4, 0, 0, _TCP6 + 24),
+        ("", _IF_ABOVE_REGISTER, 4, 3, "pass", 0),
+        ("", _LDX_W, 4, 2, _TCP6 + 20, 0),
+        ("", _IF_NOT_EQUAL, 4, 0, "pass", _TIMESTAMP),  # an option might sign the flags (RFC 2385, RFC 5925)
+        ("push", _LDX_B, 5, 2, _TCP6 + 13, 0),
+        ("", _OR, 5, 0, 0, _PSH),
+        ("", _STX_B, 2, 5, _TCP6 + 13, 0),
+        ("", _LDX_H, 5, 2, _TCP6 + 16, 0),  # the checksum loses what the sum grew by
+        ("", _ADD, 5, 0, 0, 0xFFFF - (_PSH << 8)),
+        ("", _MOV_REGISTER, 4, 5, 0, 0),
+        ("", _RSH, 4, 0, 0, 16),
+        ("", _ADD_REGISTER, 5, 4, 0, 0),
+        ("", _STX_H, 2, 5, _TCP6 + 16, 0),
+        ("", _JUMP, 0, 0, "pass", 0),
         ("apart", _CALL, 0, 0, 0, _RANDOM),
         ("", _MOV_REGISTER, 7, 0, 0, 0),
         ("", _MOV_REGISTER, 1, 6, 0, 0),

@@ -65,8 +65,8 @@ class Machine:
                     self._call(immediate)
                 case 0x71 | 0x69 | 0x61:
                     r[into] = self._load(r[source] + offset, {0x71: 1, 0x69: 2, 0x61: 4}[operation])
-                case 0x6B | 0x63:
-                    size = 2 if operation == 0x6B else 4
+                case 0x73 | 0x6B | 0x63:
+                    size = {0x73: 1, 0x6B: 2, 0x63: 4}[operation]
                     self.memory[self._at(r[into] + offset, size)] = (r[source] & (1 << 8 * size) - 1).to_bytes(
                         size, "little"
                     )
@@ -80,6 +80,8 @@ class Machine:
                     r[into] += r[source]
                 case 0x57:
                     r[into] &= immediate
+                case 0x47:
+                    r[into] |= immediate
                 case 0x77:
                     r[into] >>= immediate
                 case 0x67:
@@ -110,10 +112,21 @@ def ipv6(size: int, protocol: int = 17) -> bytes:
     return bytes(12) + b"\x86\xdd" + head + bytes(size - 40)
 
 
-def tcp6(data: int, words: int = 8) -> bytes:
-    frame = bytearray(ipv6(40 + 4 * words + data, 6))
-    frame[14 + 40 + 12] = words << 4
-    return bytes(frame)
+STAMPED = bytes([1, 1, 8, 10]) + bytes(range(8))
+SIGNED = bytes([1, 1, 19, 18]) + bytes(16)
+PSH = 0x08
+
+
+def tcp6(data: int, options: bytes = STAMPED, flags: int = 0x10) -> bytes:
+    head = struct.pack("!HHIIBBHHH", 7, 9, 1, 2, (5 + len(options) // 4) << 4, flags, 500, 0, 0) + options
+    frame = ipv6(40 + len(head) + data, 6)[:54] + head + bytes(range(256)) * 2 + bytes(1000)
+    frame = frame[: 54 + len(head) + data]
+    return frame[:70] + struct.pack("!H", tcp_sum(frame)) + frame[72:]
+
+
+def tcp_sum(frame: bytes) -> int:
+    """The checksum that belongs into a frame that has none; 0 for one whose checksum is right."""
+    return checksum(frame[22:54] + struct.pack("!IHBB", len(frame) - 54, 0, 0, 6) + frame[54:])
 
 
 @given(
@@ -142,9 +155,12 @@ def test_df_of_a_small_packet_is_cleared_and_its_checksum_right(size: int, ident
         ipv4(64, options=b"\x01\x01\x01\x01"),
         tcp6(LARGEST - 71),
         tcp6(0),
-        tcp6(0, words=5),
-        tcp6(0, words=15),
-        tcp6(0)[:60],
+        tcp6(0, options=b""),
+        tcp6(0, options=SIGNED),
+        tcp6(20, options=SIGNED),
+        tcp6(20, flags=0x10 | PSH),
+        tcp6(20)[:60],
+        tcp6(20)[:76],
         ipv6(60, protocol=58),
         bytes(12) + b"\x08\x06" + bytes(46),
         bytes(12) + b"\x08\x00",
@@ -159,8 +175,11 @@ def test_df_of_a_small_packet_is_cleared_and_its_checksum_right(size: int, ident
         "large TCP over IPv6",
         "an acknowledgement",
         "without options",
-        "with many",
+        "a signed one",
+        "signed data",
+        "data with PSH",
         "cut within TCP",
+        "cut within its options",
         "ICMPv6",
         "ARP",
         "cut short",
@@ -172,14 +191,30 @@ def test_everything_else_is_left_as_it_is(frame: bytes) -> None:
     assert (machine.run(), machine.frame, machine.metadata) == (XDP_PASS, frame, b"")
 
 
-@pytest.mark.parametrize(
-    "frame", [ipv6(49), ipv6(60), ipv6(LARGEST), ipv6(1400), tcp6(1), tcp6(20, words=5), tcp6(LARGEST - 72)]
-)
-def test_what_must_not_be_merged_gets_metadata_of_its_own(frame: bytes) -> None:
-    """UDP over IPv6 of any size, or small packets would leave after larger ones; TCP with little data."""
+@pytest.mark.parametrize("frame", [ipv6(49), ipv6(60), ipv6(LARGEST), ipv6(1400)])
+def test_udp_over_ipv6_of_any_size_gets_metadata_of_its_own(frame: bytes) -> None:
+    """Small packets alone would leave after larger ones."""
     machine = Machine(frame)
     assert (machine.run(), machine.frame) == (XDP_PASS, frame)
     assert machine.metadata == (0x12345678).to_bytes(4, "little")
+
+
+@given(
+    data=st.integers(1, LARGEST - 72),
+    options=st.sampled_from([b"", STAMPED]),
+    flags=st.sampled_from([0x10, 0x18, 0x90]),
+)
+def test_a_small_tcp_segment_over_ipv6_gets_psh_and_its_checksum_is_right(
+    data: int, options: bytes, flags: int
+) -> None:
+    before = tcp6(data, options, flags)
+    assert tcp_sum(before) == 0
+    machine = Machine(before)
+    assert (machine.run(), machine.metadata) == (XDP_PASS, b"")
+    after = machine.frame
+    assert tcp_sum(after) == 0
+    assert after[67] == flags | PSH
+    assert after[:67] + after[68:70] + after[72:] == before[:67] + before[68:70] + before[72:]
 
 
 def test_a_driver_without_metadata_passes_the_packet_on() -> None:
