@@ -4,7 +4,7 @@ What a driver with an XDP program hands over has 256 bytes of headroom, enough f
 What remains is the size check that takes small merged packets for huge ones (docs/bulking.md), so that none may be
 merged. IPv4 is only checked with DF set: the shield clears DF of packets of up to LARGEST bytes. IPv6 always is.
 Its UDP gets metadata of its own, which keeps GRO from merging it (skb_metadata_differs, gro_list_prepare, since 4.15):
-of any size, or a large packet would pass the small one before it. Small TCP segments get PSH, which is what ends a merge
+of any size, or a large packet would pass the small one before it. Small TCP segments get PSH, which ends a merge
 (tcp_gro_receive): nothing joins them, and what came before leaves first. With metadata, those with PSH would pass it.
 
 The program is written here as the kernel takes it, so that no compiler is needed; libbpf loads it.
