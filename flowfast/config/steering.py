@@ -56,9 +56,9 @@ class Steering(Section):
         Choice,
         choice(Choice, "a way of steering"),
         Field(
-            description="Inbound: what brings an SA's packets to the SA's CPU. auto: the most exact that the device "
-            "can. ntuple: a rule of the NIC for each SPI. xdp: our XDP program and cpumap. rss: the NIC's hash. rps: "
-            "the kernel's hash, each SA on one CPU but not the one of its own."
+            description="Inbound: what brings an SA's packets to the SA's CPU. auto: the cheapest that does. ntuple: a "
+            "rule of the NIC for each SPI. xdp: our XDP program and cpumap. rss: the NIC's hash. rps: the kernel's "
+            "hash, each SA on one CPU but not the one of its own."
         ),
     ] = Choice.OFF
     lan: Annotated[
@@ -66,7 +66,7 @@ class Steering(Section):
         choice(LanChoice, "a way of steering"),
         Field(
             description="Outbound: what keeps a flow on one CPU, whose SA it then takes. auto: rss of a NIC with "
-            "several queues, else rps. xdp only by choice, where packets arrive with finished checksums."
+            "several queues, else rps. xdp only by choice: rps does as well, and needs no program."
         ),
     ] = LanChoice.OFF
     cpus: Annotated[
