@@ -1,4 +1,4 @@
-"""A peer with fewer SAs than we have CPUs: flows go where there are SAs, and all of them are known to every command."""
+"""What changes under us: a number of queues; a peer that has fewer SAs than we have CPUs, which every command knows."""
 
 import asyncio
 import time
@@ -8,7 +8,7 @@ import pytest
 
 from flowfast.kernel.xfrm import AsyncXfrmSocket
 from flowfast.lab.manual_keys import manual_keys
-from flowfast.lab.topology import two_gateways
+from flowfast.lab.topology import TwoGateways, two_gateways
 from flowfast.model.sa import Direction
 from flowfast.plan.steering.cpus import CPU_ACQUIRE
 from tests.guest.router import Router
@@ -17,7 +17,11 @@ from tests.guest.steered import Flows, add_sas_by_cpu, fallback_share, knobs, wa
 pytestmark = [pytest.mark.guest(images=["debian14"], nics=3, cpus=4), pytest.mark.long(seconds=120)]
 
 CONFIG = "devices: {lan: [lan0], wan: [wan0]}\nsteering: {wan: xdp, lan: rps}\n"
-MASK = "/sys/class/net/lan0/queues/rx-0/rps_cpus"
+
+
+def masks(topo: TwoGateways) -> list[str]:
+    """lan0's RPS masks, by queue."""
+    return topo.gw1.run(["sh", "-c", "cat /sys/class/net/lan0/queues/rx-*/rps_cpus"]).stdout.split()
 
 
 def _ask_for_sas() -> None:
@@ -41,12 +45,9 @@ def test_cpus_that_get_no_sa_are_left_out_also_after_a_restart(tmp_path: Path) -
         with Router(topo.gw1, CONFIG, tmp_path) as router:
             add_sas_by_cpu(topo, cpus=2)
 
-            def mask() -> str:
-                flows.send(3)
-                return topo.gw1.run(["cat", MASK]).stdout.strip()
-
             deadline = time.monotonic() + 120
-            while mask() != "3":
+            while masks(topo) != ["3"]:
+                flows.send(3)
                 assert time.monotonic() < deadline, router.log.read_text()
             while fallback_share(topo, flows) > 0.01:
                 assert time.monotonic() < deadline, router.log.read_text()
@@ -63,3 +64,22 @@ def test_cpus_that_get_no_sa_are_left_out_also_after_a_restart(tmp_path: Path) -
             assert fallback_share(topo, flows) < 0.01
         assert knobs(topo.gw1) == before
         assert not list(Path("/run/flowfast").glob("refused-*"))
+
+
+def test_a_number_of_queues_that_changes_is_followed(tmp_path: Path) -> None:
+    with two_gateways("policy", families=(4,), finish_checksums=True) as topo, Flows(topo) as flows:
+        manual_keys(topo)
+        assert topo.ping(4)
+        before = knobs(topo.gw1)
+        with Router(topo.gw1, CONFIG, tmp_path) as router:
+            add_sas_by_cpu(topo)
+            for count in (1, 4, 2, 1):
+                topo.gw1.run(["ethtool", "-L", "lan0", "rx", str(count)], check=False)  # the first is no change
+                deadline = time.monotonic() + 90
+                while masks(topo) != ["f"] * count or fallback_share(topo, flows) > 0.01:
+                    assert time.monotonic() < deadline, f"{masks(topo)}\n{router.log.read_text()}"
+                with watching(topo.gw1) as seen:
+                    assert flows.send(20) > 0.99
+                assert seen.working(Direction.OUT) == 4, seen
+                assert min(seen.own_share(way) for way in (Direction.IN, Direction.OUT)) >= 0.99, seen
+        assert knobs(topo.gw1) == before
