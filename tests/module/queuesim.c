@@ -232,11 +232,13 @@ static int queuesim_set_rxfh(struct net_device *dev, struct ethtool_rxfh_param *
 
 static int queuesim_get_fields(struct net_device *dev, struct ethtool_rxfh_fields *fields)
 {
-	fields->data = RXH_IP_SRC | RXH_IP_DST;
-	if (fields->flow_type == UDP_V4_FLOW || (fields->flow_type == ESP_V4_FLOW && spi))
+	/* ethtool(8) asks for AH_ESP where it was asked for esp4. The SPI is where ports would be. */
+	bool esp = fields->flow_type == AH_ESP_V4_FLOW || fields->flow_type == ESP_V4_FLOW;
+	bool udp = fields->flow_type == UDP_V4_FLOW;
+
+	fields->data = esp || udp ? RXH_IP_SRC | RXH_IP_DST : 0;
+	if (udp || (esp && spi))
 		fields->data |= RXH_L4_B_0_1 | RXH_L4_B_2_3;
-	else if (fields->flow_type != ESP_V4_FLOW)
-		fields->data = 0;
 	return 0;
 }
 
