@@ -18,6 +18,7 @@ from dataclasses import replace
 from typing import TypeVar
 
 from flowfast.apply import Outcome, Writer, converge
+from flowfast.apply.heard import Heard
 from flowfast.bulking import Bulking
 from flowfast.config.schema import Config
 from flowfast.kernel import Kernel, LinkChanged, NewGeneration
@@ -26,7 +27,7 @@ from flowfast.kernel.xfrm import PolicyAdded, PolicyUpdated, Resync, SaDeleted, 
 from flowfast.metrics.books import Books
 from flowfast.model.desired import Desired
 from flowfast.model.errors import FlowfastError
-from flowfast.model.reason import Severity
+from flowfast.model.reason import Reason, Severity
 from flowfast.model.snapshot import Reconciles, Snapshot, without_sas
 from flowfast.model.state import Feature, RouterState
 from flowfast.news import Known
@@ -58,11 +59,14 @@ class Controller:
         on_snapshot: Callable[[Snapshot], None] = lambda _snapshot: None,
         interval: float = 10.0,
         books: Books | None = None,
+        heard: Heard | None = None,
     ) -> None:
         self.kernel, self.config, self.features = kernel, config, features
         self.reconciles = Reconciles()
         self._books = books or Books()
         self._on_snapshot, self._interval = on_snapshot, interval
+        self.busy = asyncio.Lock()
+        """Held by a round while it works."""
         self._wake = asyncio.Event()
         self._writer = Writer(kernel.nft)
         self._known: Known | None = None
@@ -75,7 +79,9 @@ class Controller:
         """Whether a device came, went or changed since that state."""
         self._snapshot: Snapshot | None = None
         self._failures = 0
+        self._heard = heard
         self._unflushed = False
+        self._complaint: Reason | None = None
         self._steersman = Steersman()
         self._bulking = Bulking(kernel, config.bulk, wake=self._wake.set)
 
@@ -84,6 +90,7 @@ class Controller:
         # Listening begins before the first look, so that nothing between the two is missed.
         with self.kernel.nft.changes() as generations, self.kernel.links.changes() as links:
             async with self.kernel.xfrm.events() as xfrm:
+                self._catch_up()
                 await self.round()
                 async with asyncio.TaskGroup() as tasks:
                     tasks.create_task(_follow(generations, self._foreign))
@@ -96,6 +103,11 @@ class Controller:
                     if self._bulking.watches:
                         tasks.create_task(self._bulking.watch())
                     await self._loop()
+
+    def complain(self, reason: Reason) -> None:
+        """Something about this controller that no round finds out: it is among the failures that are published."""
+        self._complaint = reason
+        self._wake.set()
 
     async def _loop(self) -> None:
         while True:
@@ -111,14 +123,21 @@ class Controller:
 
     # --- events --------------------------------------------------------------------------------------------------
 
+    def _catch_up(self) -> None:
+        """Has the first round take all flows off, if nftables changed while no controller was there to see it."""
+        if self._heard is not None and self._heard.read() != self.kernel.nft.generation():
+            log.info("nftables may have changed while flowfast did not run: all flows off the flowtable")
+            self._unflushed = True
+
     async def _foreign(self, event: NewGeneration) -> None:
-        if event.own:
-            return
-        if event.generation is None:
-            self._lost("nftables")
-        log.info("nftables changed by %s: all flows off the flowtable", event.process or "somebody")
-        await self._flush()
-        self._wake.set()
+        if not event.own:
+            if event.generation is None:
+                self._lost("nftables")
+            log.info("nftables changed by %s: all flows off the flowtable", event.process or "somebody")
+            await self._flush()
+            self._wake.set()
+        if self._heard is not None and event.generation is not None and not self._unflushed:
+            self._heard.keep(event.generation)
 
     async def _link(self, event: LinkChanged) -> None:
         if event.link is None:
@@ -173,6 +192,10 @@ class Controller:
 
     async def round(self) -> None:
         """Observes, plans, applies, verifies, once. An error is logged, counted and tried again."""
+        async with self.busy:
+            await self._round()
+
+    async def _round(self) -> None:
         self._wake.clear()
         self._unjudged.clear()
         started = time.monotonic()
@@ -219,6 +242,8 @@ class Controller:
         if stale:
             log.info("flows may be on SAs of other CPUs: all flows off the flowtable, to be learnt anew")
             await self._flush()
+        if self._complaint is not None:
+            snapshot = replace(snapshot, failures=(self._complaint, *snapshot.failures))
         known: set[tuple[str, str]] = set()
         if self._snapshot is not None:
             odd = (*health(self._snapshot, snapshot), *fallen(self._snapshot, snapshot))

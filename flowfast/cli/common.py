@@ -11,6 +11,7 @@ from flowfast.cli.settings import set_option
 from flowfast.config.devices import check_devices
 from flowfast.config.load import NO_SETTINGS, LoadedConfig, load
 from flowfast.config.problem import ConfigError
+from flowfast.config.schema import Config
 from flowfast.config.selectors import Traits
 from flowfast.kernel import Kernel
 from flowfast.kernel.real import real_kernel
@@ -52,15 +53,20 @@ class Router:
     desired: Desired
 
 
-async def fit(loaded: LoadedConfig, kernel: Kernel) -> None:
-    """Raises Unavailable without privileges, ConfigError for a config that names devices which are not there."""
-    need_root(kernel)
-    devices = loaded.config.devices
+def prepare(kernel: Kernel, config: Config) -> None:
+    """Tells the kernel's readers what this config needs to know; the rest costs time, and is not asked for."""
+    devices = config.devices
     kernel.links.with_features = any(
         isinstance(entry, Traits) and entry.feature for entry in (*devices.lan, *devices.wan)
     )
-    kernel.machine.wanted = loaded.config.steering.on
-    kernel.nft.with_hardware = loaded.config.offload.hardware
+    kernel.machine.wanted = config.steering.on
+    kernel.nft.with_hardware = config.offload.hardware
+
+
+async def fit(loaded: LoadedConfig, kernel: Kernel) -> None:
+    """Raises Unavailable without privileges, ConfigError for a config that names devices which are not there."""
+    need_root(kernel)
+    prepare(kernel, loaded.config)
     links = await kernel.links.links()
     problems = check_devices(
         loaded,

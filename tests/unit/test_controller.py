@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from flowfast.apply.heard import Heard
 from flowfast.bench import fake_hub, sa_pair
 from flowfast.controller import Controller
 from flowfast.kernel.fake import FakeKernel
@@ -34,8 +35,10 @@ HUB = 50
 class Bench:
     """A controller that runs, and what it published."""
 
-    def __init__(self, *spd: tuple, nft: FakeNft | None = None, store: Store | None = None) -> None:
-        self.store, self.settings = store, "loop: {debounce_ms: 1}"
+    def __init__(
+        self, *spd: tuple, nft: FakeNft | None = None, store: Store | None = None, heard: Heard | None = None
+    ) -> None:
+        self.store, self.settings, self.heard = store, "loop: {debounce_ms: 1}", heard
         self.kernel = FakeKernel(
             netns={"underlay": FakeXfrm()},
             xfrm=FakeXfrm(policies=[policy for group in spd for policy in group]),
@@ -51,7 +54,7 @@ class Bench:
         features = await self.kernel.probe.features()
         settings, publish, books = config(self.settings), self.snapshots.append, Books(self.store)
         self.controller = Controller(
-            self.kernel, settings, features, on_snapshot=publish, interval=interval, books=books
+            self.kernel, settings, features, on_snapshot=publish, interval=interval, books=books, heard=self.heard
         )
         task = asyncio.create_task(self.controller.run())
         try:
@@ -152,6 +155,40 @@ def test_a_restart_changes_nothing() -> None:
     second = Bench(A, nft=first.kernel.nft)
     second.run(nothing)
     assert len(second.kernel.nft.committed) == committed
+
+
+def test_a_firewall_changed_while_nobody_ran_is_obeyed(tmp_path: Path) -> None:
+    """A flow on the flowtable does not meet the operator's new rule: the next controller takes it off."""
+
+    async def followed(bench: Bench) -> None:
+        bench.kernel.nft.foreign_change()
+        await bench.until(lambda: Heard(tmp_path).read() == bench.kernel.nft.generation())
+
+    async def nothing(bench: Bench) -> None:
+        pass
+
+    first = Bench(A, heard=Heard(tmp_path))
+    first.run(followed)
+    nft = first.kernel.nft
+    second = Bench(A, nft=nft, heard=Heard(tmp_path))
+    before = second.flushes()
+    second.run(nothing)
+    assert second.flushes() == before  # nothing was changed meanwhile: a restart disturbs nobody
+    nft.foreign_change("table inet operator { chain forward { drop; } }")
+    Bench(A, nft=nft, heard=Heard(tmp_path)).run(nothing)
+    assert second.flushes() == before + 1
+
+
+def test_what_was_heard_is_never_more_than_was_followed(tmp_path: Path) -> None:
+    async def scenario(bench: Bench) -> None:
+        heard = Heard(tmp_path).read()
+        bench.kernel.nft.fail = KernelError("nft: Device or resource busy", 16)
+        bench.kernel.nft.foreign_change()
+        await bench.until(lambda: bench.kernel.nft.fail is None)
+        assert Heard(tmp_path).read() == heard  # the flush failed: a crash now must not be forgotten
+        await bench.until(lambda: Heard(tmp_path).read() == bench.kernel.nft.generation())
+
+    Bench(A, heard=Heard(tmp_path)).run(scenario)
 
 
 def test_devices_that_come_and_go_are_followed() -> None:
