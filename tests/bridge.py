@@ -3,7 +3,9 @@
 On the host a test in tests/guest stands once for each image of its marker; the first one that is run boots the guest,
 pytest runs there, and its reports come back as they happen: a failure is shown like any other, with the guest's output.
 
-    pytestmark = pytest.mark.guest(images=["debian14", "debian13"], nics=3, cpus=1)
+    pytestmark = pytest.mark.guest(images=["debian14"], also=["debian13", "debian12"], nics=3, cpus=1)
+
+Those of `also` are for `make test-long`: there such a test is `long`, whatever it is on the others.
 
 Guests are emulated, beside each other, on machines that others use. A few tests that failed are run once more at the
 end, alone in a fresh guest: what fails there has failed; what passes is named in the summary, with its first failure.
@@ -47,7 +49,7 @@ class Kind(NamedTuple):
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
-        "markers", "guest(images=[...], nics=0, cpus=1, ...): the machine that a test runs on (bridge.Kind)"
+        "markers", "guest(images=[...], also=[...], nics=0, cpus=1, ...): the machines that a test runs on (bridge.Kind)"
     )
     config.addinivalue_line("markers", "long(seconds=60): not among what `make test` runs, but in `make test-long`")
     config.addinivalue_line("markers", "changes_foreign: changes other programs' nft tables on purpose")
@@ -157,11 +159,13 @@ class GuestItem(pytest.Item):
         return self.path, self._location[1], self.name
 
 
-def _kinds(item: pytest.Item) -> Iterator[Kind]:
+def _kinds(item: pytest.Item) -> Iterator[tuple[Kind, bool]]:
+    """Each machine that the test asks for, and whether it is for the long run only."""
     marks = list(item.iter_markers("guest"))
     asked = {key: value for mark in reversed(marks) for key, value in mark.kwargs.items()}
-    for name in asked.pop("images", ["debian14"]):
-        yield Kind(name, **asked)
+    images, also = asked.pop("images", ["debian14"]), asked.pop("also", [])
+    for name in (*images, *also):
+        yield Kind(name, **asked), name in also
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -174,9 +178,11 @@ def pytest_collection_modifyitems(session: pytest.Session, config: pytest.Config
         if not item.path.is_relative_to(GUEST_TESTS):
             others.append(item)
             continue
-        for kind in _kinds(item):
+        for kind, long in _kinds(item):
             name = f"{item.name}@{kind.image}"
             standing = GuestItem.from_parent(item.parent, name=name, item=item, kind=kind)
+            if long and item.get_closest_marker("long") is None:
+                standing.add_marker("long")
             guests.setdefault(kind, []).append(standing)
     # The longest first, so that no core idles at the end: tests with traffic take several times as long.
     order = sorted(guests, key=lambda kind: (-len(guests[kind]) * (4 if kind.nics else 1), kind))

@@ -34,7 +34,7 @@ TESTS = """
 
     import pytest
 
-    pytestmark = pytest.mark.guest(images=["debian14"])
+    pytestmark = pytest.mark.guest(images={images})
 
     def test_steady():
         pass
@@ -51,13 +51,13 @@ TESTS = """
 """
 
 
-def run(folder: Path, broken: int) -> tuple[int, str, int]:
-    """Exit code, output, and boots of a run of these tests."""
+def run(folder: Path, broken: int, *options: str, images: str = '["debian14"]') -> tuple[int, str, int]:
+    """Exit code, output, and boots of a run of these tests. `images`: what the marker says of them."""
     (folder / "guest").mkdir()
     (folder / "conftest.py").write_text(dedent(CONFTEST))
     (folder / "pytest.ini").write_text(f"[pytest]\npythonpath = {CHECKOUT}\n")
-    (folder / "guest" / "test_it.py").write_text(dedent(TESTS.format(broken=broken)))
-    command = [sys.executable, "-m", "pytest", "-v", "-p", "no:cacheprovider", "guest"]
+    (folder / "guest" / "test_it.py").write_text(dedent(TESTS.format(broken=broken, images=images)))
+    command = [sys.executable, "-m", "pytest", "-v", "-p", "no:cacheprovider", *options, "guest"]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     return done.returncode, done.stdout, len((folder / "boots").read_text().splitlines())
 
@@ -81,3 +81,14 @@ def test_many_failures_are_no_accident(tmp_path: Path) -> None:
     code, output, boots = run(tmp_path, broken=6)
     assert (code, boots) == (1, 1), output
     assert "7 failed, 1 passed" in output
+
+
+def test_images_that_a_test_is_also_for_are_for_the_long_run(tmp_path: Path) -> None:
+    images = '["debian14"], also=["debian13"]'
+    for options, seen in (((), True), (("-m", "not long"), False)):
+        folder = tmp_path / str(seen)
+        folder.mkdir()
+        code, output, _ = run(folder, 0, *options, images=images)
+        assert code == 0, output
+        assert "test_steady@debian14" in output
+        assert ("test_steady@debian13" in output) is seen
