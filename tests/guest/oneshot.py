@@ -9,6 +9,7 @@ import json
 import logging
 import multiprocessing
 import os
+import signal
 import socket
 import sys
 import threading
@@ -17,6 +18,7 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -178,22 +180,61 @@ def offloaded(ns: Netns) -> list[str]:
     return [line for line in listed.splitlines() if "[OFFLOAD]" in line]
 
 
+class Controller:
+    """`flowfast run CONFIG` in a namespace, in a fork of this process; what it says is in `log`."""
+
+    def __init__(self, ns: Netns, config: str, log: Path) -> None:
+        self.ns, self.config, self.log = ns, config, log
+        self._process: BaseProcess | None = None
+
+    def start(self) -> None:
+        """Starts it, and returns after its first round."""
+        arguments = (self.ns.name, self.config, self.log)
+        self._process = multiprocessing.get_context("fork").Process(target=_run, args=arguments, daemon=True)
+        self._process.start()
+        deadline = time.monotonic() + 120
+        while "flowfast_reconcile_last_success_timestamp_seconds " not in self.ns.call(metrics):
+            self.check()
+            assert time.monotonic() < deadline, f"no first round: {self.said()}"
+            time.sleep(0.5)
+
+    def check(self) -> None:
+        """Fails where it has ended by itself."""
+        assert self._process is not None
+        assert self._process.is_alive(), f"flowfast ended: {self.said()}"
+
+    def said(self) -> str:
+        """Its log."""
+        return self.log.read_text()
+
+    def hang_up(self) -> None:
+        """Has it read its config again (SIGHUP)."""
+        self._signal(signal.SIGHUP)
+
+    def stop(self, how: signal.Signals = signal.SIGTERM) -> None:
+        """Ends it with a signal, if it runs."""
+        if self._process is not None:
+            if self._process.is_alive():
+                self._signal(how)
+            self._process.join(30)
+            self._process = None
+
+    def _signal(self, what: signal.Signals) -> None:
+        assert self._process is not None
+        assert self._process.pid is not None
+        os.kill(self._process.pid, what)
+
+
 @contextmanager
 def running(ns: Netns, config: str, log: Path) -> Iterator[None]:
     """`flowfast run CONFIG` in a namespace, from its first round on; what it says is in `log`."""
-    process = multiprocessing.get_context("fork").Process(target=_run, args=(ns.name, config, log), daemon=True)
-    process.start()
+    controller = Controller(ns, config, log)
     try:
-        deadline = time.monotonic() + 120
-        while "flowfast_reconcile_last_success_timestamp_seconds " not in ns.call(metrics):
-            assert process.is_alive(), f"flowfast ended: {log.read_text()}"
-            assert time.monotonic() < deadline, f"no first round: {log.read_text()}"
-            time.sleep(0.5)
+        controller.start()
         yield
-        assert process.is_alive(), f"flowfast ended: {log.read_text()}"
+        controller.check()
     finally:
-        process.terminate()
-        process.join(30)
+        controller.stop()
 
 
 def _run(name: str, config: str, log: Path) -> None:

@@ -13,7 +13,7 @@ from flowfast.lab.netns import Netns
 from flowfast.lab.topology import two_gateways
 from tests.guest.router import COMMAND
 
-pytestmark = pytest.mark.guest(images=["debian14", "debian12"], nics=3)
+pytestmark = pytest.mark.guest(images=["debian14", "debian12"], also=["debian13"], nics=3)
 
 
 class Gateway:

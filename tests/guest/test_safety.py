@@ -7,22 +7,20 @@ reaches the LAN is counted: zero. That the attack works at all is shown first, w
 import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import pytest
 
 from flowfast.lab.ike import Daemon, two_daemons
-from flowfast.lab.inject import TCP, UDP, Arrivals, Injection, Tuple
-from flowfast.lab.topology import TwoGateways, two_gateways
-from flowfast.lab.traffic import UdpFlow
-from tests.guest.oneshot import tcp_chat
+from flowfast.lab.inject import Arrivals
+from flowfast.lab.topology import BOTH, TwoGateways, two_gateways
+from tests.guest.attack import OURS, Connection, connections, forging, replies, until_fast
 from tests.guest.router import Router
 
-pytestmark = pytest.mark.guest(images=["debian14", "debian13"], nics=3)
+pytestmark = pytest.mark.guest(images=["debian14", "debian13"], also=["debian12"], nics=3)
 
 CONFIG = "devices: {lan: [lan0], wan: [wan0]}\n"
-UDP_PORT, TCP_PORT, OURS = 7, 8, 4100
 
 
 @dataclass
@@ -31,42 +29,23 @@ class Attack:
     ike: Daemon
     router: Router
 
-    def tuples(self) -> list[Tuple]:
-        """Forged replies of the four connections that are kept fast."""
-        return [
-            Tuple(self.topo.host_address(2, family), self.topo.host_address(1, family), port, OURS, protocol)
-            for family in (4, 6)
-            for protocol, port in ((UDP, UDP_PORT), (TCP, TCP_PORT))
-        ]
+    @property
+    def flows(self) -> list[Connection]:
+        """A pair of addresses of each family."""
+        return [(self.topo.host_address(1, f), self.topo.h2, self.topo.host_address(2, f)) for f in BOTH]
 
     @contextmanager
     def connections(self) -> Iterator[None]:
-        """The four connections, until all of them are on the flowtable, and as long as the block lasts."""
-        h1, h2 = self.topo.h1, self.topo.h2
-        with ExitStack() as stack:
-            for family in (4, 6):
-                source, address = self.topo.host_address(1, family), self.topo.host_address(2, family)
-                udp = UdpFlow(h1, h2, address, rate=20, port=UDP_PORT, source=source, source_port=OURS)
-                stack.enter_context(udp)
-                stack.enter_context(tcp_chat(h1, h2, source, address, source_port=OURS, port=TCP_PORT))
-            deadline = time.monotonic() + 20
-            while len(self.fast()) < 4:
-                assert time.monotonic() < deadline, self.router.ns.run(["conntrack", "-L"]).stdout
-                time.sleep(0.3)
+        """UDP and TCP of each family, on the flowtable, as long as the block lasts."""
+        with connections(self.topo.h1, self.flows):
+            until_fast(self.topo.gw1, self.flows)
             yield
-
-    def fast(self) -> list[str]:
-        """Connections from port OURS that are on the flowtable."""
-        return [line for line in self.router.offloaded() if f"sport={OURS} " in line]
 
     @contextmanager
     def under_attack(self) -> Iterator[Arrivals]:
         """Forged packets arrive on the WAN; the block's Arrivals counts what reaches the LAN."""
-        mac = self.topo.gw1.read("/sys/class/net/wan0/address")
-        with Arrivals(self.topo.h1, "e0") as arrived, Injection(self.topo.gw2, "wan0", mac, self.tuples()) as sent:
+        with forging(self.topo, self.topo.h1, replies(self.flows), rate=20) as arrived:
             yield arrived
-            assert sent.sent > 100
-        assert arrived.seen > 0
 
     def guard_drops(self) -> int:
         """Packets that the guard of wan0 dropped."""
@@ -114,6 +93,14 @@ def reconfigure(attack: Attack) -> None:
         attack.router.start()
 
 
+def reload(attack: Attack) -> None:
+    assert attack.router.process is not None
+    for more in ("accounting: precise", "offload: {mode: outbound-only}", "offload: [", ""):
+        attack.router.config.write_text(CONFIG + more)
+        attack.router.process.send_signal(signal.SIGHUP)
+        time.sleep(1.5)
+
+
 def foreign_change(attack: Attack) -> None:
     for _ in range(5):
         attack.router.nft("add", "table", "inet", "operator")
@@ -141,6 +128,7 @@ def remove_and_apply(attack: Attack) -> None:
         rekey,
         crash,
         reconfigure,
+        reload,
         foreign_change,
         pytest.param(flush_ruleset, marks=pytest.mark.changes_foreign),
         remove_and_apply,
@@ -153,3 +141,27 @@ def test_not_one_forged_packet_arrives(attack: Attack, event: Callable[[Attack],
         time.sleep(2)
         assert attack.guard_drops() > 0
     assert arrived.count == 0
+
+
+def test_a_drop_rule_made_while_the_controller_was_dead_holds_once_it_is_back(attack: Attack) -> None:
+    """The flow never meets the firewall by itself: on the flowtable it would go on for ever."""
+    router = attack.router
+    with attack.connections():
+        router.stop(signal.SIGKILL)
+        rules = "add table inet operator\nadd chain inet operator forward { type filter hook forward priority 0; }\n"
+        rules += f"add rule inet operator forward udp sport {OURS} counter drop\n"
+        router.ns.run(["nft", "-f", "-"], stdin=rules)
+        try:
+            time.sleep(2)
+            assert dropped(attack) < 10  # nobody told the flowtable
+            router.start()
+            time.sleep(2)
+            assert dropped(attack) > 20
+        finally:
+            router.nft("delete", "table", "inet", "operator")
+
+
+def dropped(attack: Attack) -> int:
+    """Packets that the operator's rule has dropped."""
+    listed = attack.router.nft("list", "chain", "inet", "operator", "forward")
+    return int(listed.split("counter packets")[1].split()[0])

@@ -15,7 +15,7 @@ from flowfast.lab.topology import TwoGateways, two_gateways
 from tests.guest.router import Router
 from tests.guest.scale import PORT, chat, install, rekeys, stop_by
 
-pytestmark = pytest.mark.guest(images=["debian14"], icount=True)
+pytestmark = pytest.mark.guest(images=["debian14"], also=["debian13", "debian12"], icount=True)
 
 CONFIG = "devices: {lan: [lan0], wan: [wan0]}\n"
 OPERATOR = "table inet operator {\n chain forward {\n type filter hook forward priority filter\n }\n}\n"

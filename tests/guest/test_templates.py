@@ -6,25 +6,36 @@ Where the WAN is on the flowtable, forged plaintext arrives nowhere.
 import re
 import secrets
 import time
-from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 
 from flowfast.config.library import names
-from flowfast.lab.hub import HubAndSpokes, hub_and_spokes
-from flowfast.lab.inject import TCP, UDP, Arrivals, Injection, Tuple
+from flowfast.lab.hub import hub_and_spokes
+from flowfast.lab.inject import TCP, UDP, Tuple
 from flowfast.lab.manual_keys import manual_keys
 from flowfast.lab.netns import Netns
 from flowfast.lab.topology import BOTH, IF_ID, TwoGateways, settle, two_gateways
 from flowfast.lab.traffic import UdpFlow, tcp_transfer
-from tests.guest.oneshot import FullPath, apply, meet, offloaded, tcp_chat, to_and_fro
+from tests.guest.attack import (
+    OURS,
+    THEIRS,
+    Connection,
+    Topology,
+    all_fast,
+    connections,
+    forging,
+    replies,
+    until_fast,
+)
+from tests.guest.oneshot import FullPath, apply, meet, offloaded, to_and_fro
+from tests.guest.pool import POOL, come, go, outer, pooled
 
 pytestmark = [pytest.mark.guest(images=["debian14", "debian13", "debian12"], nics=3), pytest.mark.long]
 
 ROUNDS = 300
 TCP_BYTES = 1_000_000
-OURS, THEIRS = 4100, 7
 POLICY_TEMPLATES = ("site-to-site-policy", "outbound-only", "packet-offload-nic")
 
 
@@ -56,44 +67,18 @@ def nearly_all_fast(topo: TwoGateways) -> None:
         assert seen.packets < 60, f"TCP to h{side}"
 
 
-Connection = tuple[str, Netns, str]
-"""Who has it (an address of the victim), the server, and the server's address."""
-
-
-def attack(topo: TwoGateways | HubAndSpokes, victim: Netns, flows: list[Connection], router: Netns) -> None:
+def attack(topo: Topology, victim: Netns, flows: list[Connection], router: Netns) -> None:
     """Keeps UDP and TCP connections fast and forges their replies on the WAN: none may arrive."""
-    ports = range(OURS, OURS + len(flows))
-    with ExitStack() as stack:
-        for (source, server, address), port in zip(flows, ports, strict=True):
-            udp = UdpFlow(victim, server, address, rate=20, port=THEIRS, source=source, source_port=port)
-            stack.enter_context(udp)
-            stack.enter_context(tcp_chat(victim, server, source, address, source_port=port, port=THEIRS + port))
-        deadline = time.monotonic() + 30
-        while any(fast(router).count(f"sport={port} ") < 2 for port in ports):
-            assert time.monotonic() < deadline, router.run(["conntrack", "-L"]).stdout
-            time.sleep(0.2)
-        replies = [
-            Tuple(address, source, server_port, port, protocol)
-            for (source, _, address), port in zip(flows, ports, strict=True)
-            for protocol, server_port in ((UDP, THEIRS), (TCP, THEIRS + port))
-        ]
-        forge(topo, victim, replies)
-        assert all(fast(router).count(f"sport={port} ") == 2 for port in ports)
+    with connections(victim, flows):
+        until_fast(router, flows)
+        forge(topo, victim, replies(flows))
+        assert all_fast(router, flows)
 
 
-def fast(router: Netns) -> str:
-    """Connections that are on the flowtable, by the tuple of who opened them; each once, however often it is listed."""
-    return "\n".join({line.partition("src=")[2].partition(" src=")[0] + " " for line in offloaded(router)})
-
-
-def forge(topo: TwoGateways | HubAndSpokes, victim: Netns, replies: list[Tuple]) -> None:
+def forge(topo: Topology, victim: Netns, what: list[Tuple]) -> None:
     """Sends plaintext to the WAN of the router, while its connections go on: none of it may reach the victim."""
-    near, attacker = topo.wan[0], topo.wan[1]
-    mac = near.ns.read(f"/sys/class/net/{near.name}/address")
-    with Arrivals(victim, "e0") as arrived, Injection(attacker.ns, attacker.name, mac, replies, rate=50) as sent:
+    with forging(topo, victim, what) as arrived:
         time.sleep(2)
-    assert sent.sent > 20
-    assert arrived.seen > 10
     assert arrived.count == 0
 
 
@@ -225,61 +210,13 @@ def test_hub_and_spokes() -> None:
 # --- remote access: gw2 plays all the peers ---
 
 PEERS = 20
-KEY = secrets.token_hex(20)
-
-
-def outer(peer: int) -> str:
-    """The address of a peer on the WAN."""
-    return f"192.0.2.{100 + peer}"
-
-
-def pooled(peer: int) -> str:
-    """The address that a peer was given."""
-    return f"10.99.0.{peer}"
-
-
-def commands(peer: int, *, hub: bool) -> list[str]:
-    """The SAs and policies of one peer, at either end, for `ip -batch`."""
-    lines = []
-    ends, mirrored = ("192.0.2.1", outer(peer)), (outer(peer), "192.0.2.1")
-    for (source, destination), spi in ((ends, 0x1000 + peer), (mirrored, 0x2000 + peer)):
-        lines.append(
-            f"xfrm state add src {source} dst {destination} proto esp spi {spi:#x} reqid {peer} mode tunnel"
-            f" replay-window 128 flag esn aead rfc4106(gcm(aes)) 0x{KEY} 128"
-        )
-    policies = [("10.1.0.0/16", f"{pooled(peer)}/32", ends), (f"{pooled(peer)}/32", "10.1.0.0/16", mirrored)]
-    for (source, destination, (near, far)), outbound in zip(policies, (hub, not hub), strict=True):
-        for direction in ("out",) if outbound else ("in", "fwd"):
-            lines.append(
-                f"xfrm policy add src {source} dst {destination} dir {direction}"
-                f" tmpl src {near} dst {far} proto esp reqid {peer} mode tunnel"
-            )
-    return lines
-
-
-def come(topo: TwoGateways, peers: Iterable[int]) -> None:
-    both: tuple[list[str], list[str]] = ([], [])
-    for peer in peers:
-        both[0].extend(commands(peer, hub=True))
-        both[1].extend([f"addr add {outer(peer)}/24 dev wan0", f"addr add {pooled(peer)}/32 dev lo"])
-        both[1].extend(commands(peer, hub=False))
-    for ns, lines in zip((topo.gw1, topo.gw2), both, strict=True):
-        ns.run(["ip", "-batch", "-"], stdin="\n".join(lines) + "\n")
-
-
-def go(topo: TwoGateways, peer: int) -> None:
-    for ns in (topo.gw1, topo.gw2):
-        policies = [line for line in commands(peer, hub=ns is topo.gw1) if line.startswith("xfrm policy")]
-        lines = [line.replace("policy add", "policy delete").split(" tmpl")[0] for line in policies]
-        lines.append(f"xfrm state deleteall reqid {peer}")
-        ns.run(["ip", "-batch", "-"], stdin="\n".join(lines) + "\n")
 
 
 def test_remote_access() -> None:
     with hosts("policy", keys=False) as topo:
-        topo.gw1.run(["ip", "route", "add", "10.99.0.0/16", "via", "192.0.2.2"])
+        topo.gw1.run(["ip", "route", "add", POOL, "via", "192.0.2.2"])
         come(topo, range(1, PEERS))
-        settings = {"lan": "lan0", "wan": "wan0", "pool": "10.99.0.0/16", "networks": "10.1.0.0/16"}
+        settings = {"lan": "lan0", "wan": "wan0", "pool": POOL, "networks": "10.1.0.0/16"}
         careful = apply(topo.gw1, "remote-access", **settings)
         assert (careful.fast("tx"), careful.fast("rx")) == ({True}, {False})
         with FullPath(topo.gw1) as seen:
