@@ -62,9 +62,10 @@ def nearly_all_fast(topo: TwoGateways) -> None:
             with FullPath(topo.gw1) as seen:
                 to_and_fro(client, server, topo.host_address(side, family), rounds=ROUNDS)
             assert seen.packets < 2 * ROUNDS / 100, f"UDP to h{side}, IPv{family}"
-        with FullPath(topo.gw1) as seen:
-            assert tcp_transfer(client, server, topo.host_address(side, 4), TCP_BYTES).intact
-        assert seen.packets < 60, f"TCP to h{side}"
+        for family in BOTH:
+            with FullPath(topo.gw1) as seen:
+                assert tcp_transfer(client, server, topo.host_address(side, family), TCP_BYTES).intact
+            assert seen.packets < 60, f"TCP to h{side}, IPv{family}"
 
 
 def attack(topo: Topology, victim: Netns, flows: list[Connection], router: Netns) -> None:
