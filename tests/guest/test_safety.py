@@ -87,18 +87,24 @@ def crash(attack: Attack) -> None:
 
 
 def reconfigure(attack: Attack) -> None:
-    for more in ("accounting: precise", "offload: {mode: outbound-only}", "offload: {protocols: [tcp]}", ""):
-        attack.router.config.write_text(CONFIG + more)
-        attack.router.stop()
-        attack.router.start()
+    """By a restart, from guarded to outbound only; back again by a reload."""
+    attack.router.config.write_text(CONFIG + "offload: {mode: outbound-only}")
+    attack.router.stop()
+    attack.router.start()
+    attack.router.config.write_text(CONFIG)
+    hang_up(attack)
+
+
+def hang_up(attack: Attack) -> None:
+    assert attack.router.process is not None
+    attack.router.process.send_signal(signal.SIGHUP)
+    time.sleep(1.5)
 
 
 def reload(attack: Attack) -> None:
-    assert attack.router.process is not None
     for more in ("accounting: precise", "offload: {mode: outbound-only}", "offload: [", ""):
         attack.router.config.write_text(CONFIG + more)
-        attack.router.process.send_signal(signal.SIGHUP)
-        time.sleep(1.5)
+        hang_up(attack)
 
 
 def foreign_change(attack: Attack) -> None:
