@@ -16,6 +16,7 @@ from flowfast.model.transaction import (
     Command,
     DeleteChain,
     DeleteCounter,
+    DeleteDevices,
     DeleteElements,
     DeleteFlowtable,
     DeleteSet,
@@ -193,6 +194,11 @@ def _in_use() -> Iterator[Case]:
     yield _case("a set in use", DeleteSet(INET, "fast4"), fails=(errno.EBUSY,))
     yield _case("a map in use", DeleteSet(INET, "out4", "map"), fails=(errno.EBUSY,))
     yield _case("a flowtable in use", DeleteFlowtable(INET, "fast"), fails=(errno.EBUSY,))
+    both = Flowtable("fast", frozenset({"v0", "eth0.5"}))
+    yield _case("a device off a flowtable in use", DeleteDevices(INET, Flowtable("fast", frozenset({"eth0.5"}))))
+    yield _case("a device that is not on it", DeleteDevices(INET, both), fails=(errno.ENOENT,))
+    yield _case("the last one off it", DeleteDevices(INET, FAST))
+    yield _case("both on it again", AddFlowtable(INET, both))
     yield _case("a counter in a map", DeleteCounter(INET, "out_a"), fails=(errno.EBUSY,))
     yield _case("a counter in a rule", DeleteCounter(INET, "in_a"), fails=(errno.EBUSY,))
     yield _case("a chain that is jumped to", DeleteChain(INET, "fastpath"), fails=(errno.EBUSY,))

@@ -1,9 +1,10 @@
-"""converge(): commits the difference in one transaction, verifies it, and retreats to the full path if it fails."""
+"""converge(): commits the difference, verifies it, and retreats to the full path if it does not hold."""
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+from flowfast.apply.commit import commit
 from flowfast.apply.knobs import KnobJournal, turn_knobs
 from flowfast.apply.verify import verify
 from flowfast.apply.writer import Writer
@@ -14,7 +15,6 @@ from flowfast.model.knob import Turn
 from flowfast.model.reason import Reason
 from flowfast.model.state import RouterState
 from flowfast.model.steering import Steering
-from flowfast.model.transaction import Command
 from flowfast.observe import observe
 from flowfast.plan.diff import diff, remove_all
 
@@ -36,11 +36,6 @@ class Outcome:
         return not self.failures
 
 
-def commands_of(steps: Iterable[Step]) -> list[Command]:
-    """All commands, in order: one transaction."""
-    return [command for step in steps for command in step.commands]
-
-
 async def converge(
     kernel: Kernel,
     desired: Desired,
@@ -58,12 +53,12 @@ async def converge(
     """
     writer = writer or Writer(kernel.nft)
     steps = tuple(await asyncio.to_thread(diff, desired.ruleset, state.ruleset))
-    await writer.change(commands_of(steps), desired.ruleset)
+    await writer.change(steps, desired.ruleset)
     if steps:
         state = await observe(kernel, state.features, sas_of=state)
     failures = tuple(await asyncio.to_thread(verify, desired, state))
     if failures:
-        await writer.change(commands_of(remove_all(state.ruleset)), None)
+        await writer.change(remove_all(state.ruleset), None)
         state = await observe(kernel, state.features, sas_of=state)
     turned, refused = turn_knobs(kernel.knobs, desired.knobs, journal or KnobJournal())
     if desired.steering is not None:
@@ -83,8 +78,7 @@ def _fill(kernel: Kernel, steering: Steering) -> list[Reason]:
 
 
 async def remove(kernel: Kernel, state: RouterState) -> tuple[Step, ...]:
-    """Takes everything of ours out of nftables, in one transaction. Knobs are turned back by turn_back()."""
+    """Takes everything of ours out of nftables. Knobs are turned back by turn_back()."""
     steps = tuple(remove_all(state.ruleset))
-    if steps:
-        kernel.nft.commit(commands_of(steps))
+    commit(kernel.nft, steps)
     return steps

@@ -7,25 +7,26 @@ must speak of the ruleset that the kernel holds at that moment: not of the one b
 import asyncio
 from collections.abc import Sequence
 
+from flowfast.apply.commit import commit
 from flowfast.kernel import Nft
+from flowfast.model.desired import Step
 from flowfast.model.nftables import Ruleset
-from flowfast.model.transaction import Command
 from flowfast.plan.diff import flush_flows
 
 
 class Writer:
-    """Commits one transaction at a time. `held` is the ruleset that the kernel holds by it; None: nothing of ours."""
+    """Commits one change at a time. `held` is the ruleset that the kernel holds by it; None: nothing of ours."""
 
     def __init__(self, nft: Nft) -> None:
         self.held: Ruleset | None = None
         self._nft = nft
         self._turn = asyncio.Lock()
 
-    async def change(self, commands: Sequence[Command], to: Ruleset | None) -> None:
-        """Commits what leads to the ruleset `to`. Raises KernelError, and then nothing was changed."""
+    async def change(self, steps: Sequence[Step], to: Ruleset | None) -> None:
+        """Commits the steps to the ruleset `to`. Raises KernelError, and then nothing was changed."""
         async with self._turn:
-            if commands:
-                await asyncio.to_thread(self._nft.commit, commands)
+            if steps:
+                await asyncio.to_thread(commit, self._nft, steps)
             self.held = to
 
     async def flush(self) -> bool:

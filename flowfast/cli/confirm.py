@@ -15,7 +15,7 @@ from collections.abc import Iterator
 
 import click
 
-from flowfast.apply.apply import commands_of
+from flowfast.apply.commit import commit
 from flowfast.apply.journal import Entry, Journal
 from flowfast.apply.knobs import KnobJournal, turn_knobs
 from flowfast.cli.common import need_root
@@ -88,7 +88,7 @@ async def _back() -> None:
         if last is None:
             raise FlowfastError("nothing to take back: no `flowfast apply` since the router started")
         steps = diff(last.previous, kernel.nft.read(OWN))
-        kernel.nft.commit(commands_of(steps))
+        commit(kernel.nft, steps)
         turns, refused = turn_knobs(kernel.knobs, last.knobs, KnobJournal())
         journal.write(Entry(last.previous, last.previous, knobs=last.knobs))
     out = console()

@@ -6,13 +6,15 @@ import sys
 
 import click
 
-from flowfast.apply.apply import commands_of
+from flowfast.apply.commit import transactions
 from flowfast.apply.knobs import KnobJournal, pending
 from flowfast.cli.common import config_argument, json_option, router
 from flowfast.cli.output import console, plan_json, print_paths, print_reasons, print_steps, print_turns
 from flowfast.cli.steering import print_steering
 from flowfast.model.transaction import transaction_text
 from flowfast.plan.diff import diff
+
+NEXT = "# and only then, in a transaction of its own:\n"
 
 
 @click.command("plan")
@@ -28,7 +30,7 @@ def plan(config: str, settings: dict[str, str], as_json: bool, as_nft: bool, det
     if as_json:
         click.echo(json.dumps(plan_json(found.desired, steps, turns), indent=2))
     elif as_nft:
-        click.echo(transaction_text(commands_of(steps)), nl=False)
+        click.echo(NEXT.join(map(transaction_text, transactions(steps))), nl=False)
     else:
         out = console()
         print_reasons(out, found.desired.reasons)

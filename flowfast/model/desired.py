@@ -27,8 +27,12 @@ class Desired:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One change: a sentence for the operator, and the commands that do it. `flushes` takes flows off the flowtable."""
+    """One change: a sentence for the operator, and the commands that do it. `flushes` takes flows off the flowtable.
+
+    `before`: must hold before any of the steps after it begins to, so that its transaction is one of its own.
+    """
 
     what: str
     commands: tuple[Command, ...]
     flushes: bool = False
+    before: bool = False

@@ -174,6 +174,19 @@ class DeleteFlowtable:
 
 
 @dataclass(frozen=True, slots=True)
+class DeleteDevices:
+    """Takes devices off a flowtable (all of `flowtable.devices`), which goes on with the others and with its flows."""
+
+    table: Table
+    flowtable: Flowtable
+
+    def __str__(self) -> str:
+        of = self.flowtable
+        hook = f"hook {of.hook} priority {of.priority};"
+        return f"delete flowtable {self.table} {of.name} {{ {hook} devices = {quoted(of.devices)}; }}"
+
+
+@dataclass(frozen=True, slots=True)
 class AddCounter:
     """Makes a named counter, or leaves it as it is."""
 
@@ -209,6 +222,7 @@ Command = (
     | DeleteElements
     | AddFlowtable
     | DeleteFlowtable
+    | DeleteDevices
     | AddCounter
     | DeleteCounter
 )

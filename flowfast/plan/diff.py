@@ -1,11 +1,16 @@
 """diff(): from the ruleset that the kernel holds to the one that is wanted, as few changes as will do.
 
-All steps together are one transaction. Its order makes it safe at every instant, though the kernel switches it on as a
-whole: what is fast goes before its guard goes, and a guard comes before what is fast behind it
-(nf_tables_commit walks the transaction in order, net/netfilter/nf_tables_api.c).
+All steps together are one transaction, but for one that some begin with. The kernel hooks a flowtable's new devices
+while it still reads the transaction, then switches all rules and sets over at one instant, and lets go of devices and
+old flowtables only after that (nf_tables_newflowtable, nf_tables_commit; net/netfilter/nf_tables_api.c, 6.1 to 7.x). So
+
+- a device whose guard goes or changes leaves the flowtable before, in a transaction of its own: in one with it, the
+  guard would be gone some milliseconds before the flows are;
+- where a device comes that gets a guard, all flows leave: the flowtable is made anew, and has none until rules switch.
 """
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 
 from flowfast.model.desired import Step
 from flowfast.model.garbage import collector_paused
@@ -21,6 +26,7 @@ from flowfast.model.transaction import (
     Command,
     DeleteChain,
     DeleteCounter,
+    DeleteDevices,
     DeleteElements,
     DeleteFlowtable,
     DeleteSet,
@@ -50,7 +56,10 @@ def diff(wanted: Ruleset, actual: Ruleset) -> list[Step]:
     # A flow that is fast already would never see the change: whatever takes something away, or changes a rule,
     # takes all flows off, in the same transaction.
     flush = any(change.restrictive for change in changes) or NETDEV in gone or _newly_kept_off(wanted, actual)
-    steps = [Step(f"remove table {table}", (DeleteTable(table),), flushes=True) for table in gone if table == INET]
+    flush = flush or bool(_guarded_from_now_on(wanted, actual))
+    guards_move = NETDEV in gone or any(change.restrictive for change in changes if change.table == NETDEV)
+    steps = _retreat(actual) if guards_move else []
+    steps += [Step(f"remove table {table}", (DeleteTable(table),), flushes=True) for table in gone if table == INET]
     for change in changes:
         steps += change.removals(flush=flush and change.table == INET)
     steps += [Step(f"remove table {table}", (DeleteTable(table),), flushes=True) for table in gone if table == NETDEV]
@@ -79,6 +88,40 @@ def flush_flows(actual: Ruleset) -> list[Command]:
 def remove_all(actual: Ruleset) -> list[Step]:
     """The steps that leave nothing of ours: flows first, then the guards."""
     return diff(Ruleset(), actual)
+
+
+def _guards(of: Ruleset) -> frozenset[str]:
+    """Devices that have a guard."""
+    chains = of.tables[NETDEV].chains.values() if NETDEV in of.tables else ()
+    hooks = (chain.hook for chain in chains if chain.name.startswith("guard_"))
+    return frozenset(hook.device for hook in hooks if hook is not None and hook.device)
+
+
+def _devices(of: Ruleset) -> frozenset[str]:
+    """Devices of the flowtable."""
+    flowtables = of.tables[INET].flowtables.values() if INET in of.tables else ()
+    return frozenset(device for flowtable in flowtables for device in flowtable.devices)
+
+
+def _guarded_from_now_on(wanted: Ruleset, actual: Ruleset) -> frozenset[str]:
+    """Devices that join the flowtable together with their guard."""
+    return (_devices(wanted) - _devices(actual)) & (_guards(wanted) - _guards(actual))
+
+
+def _retreat(actual: Ruleset) -> list[Step]:
+    """Guarded devices leave the flowtable, before anything else is changed."""
+    leaving = _guards(actual) & _devices(actual)
+    flowtables = actual.tables[INET].flowtables.values() if leaving else ()
+    return [
+        Step(
+            f"take {', '.join(sorted(leaving))} off the flowtable, before guards change",
+            (DeleteDevices(INET, replace(flowtable, devices=flowtable.devices & leaving)),),
+            flushes=True,
+            before=True,
+        )
+        for flowtable in flowtables
+        if flowtable.devices & leaving
+    ]
 
 
 def _newly_kept_off(wanted: Ruleset, actual: Ruleset) -> bool:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 
 from flowfast import bench
-from flowfast.apply.apply import commands_of
+from flowfast.apply.commit import commands_of
 from flowfast.config.load import parse
 from flowfast.kernel.conntrack import dump
 from flowfast.kernel.fake import FakeProbe

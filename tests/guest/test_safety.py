@@ -149,6 +149,23 @@ def test_not_one_forged_packet_arrives(attack: Attack, event: Callable[[Attack],
     assert arrived.count == 0
 
 
+@pytest.mark.long(seconds=120)
+def test_no_instant_without_a_guard(attack: Attack) -> None:
+    """From guarded to outbound only and back, again and again, under as many forged packets as the attacker can send.
+
+    In one transaction the guard's rules are gone some milliseconds before the WAN has left the flowtable.
+    """
+    with attack.connections():
+        with forging(attack.topo, attack.topo.h1, replies(attack.flows), rate=1000) as arrived:
+            for mode in ("outbound-only", "guarded") * 8:
+                attack.router.config.write_text(CONFIG + f"offload: {{mode: {mode}}}")
+                hang_up(attack)
+        assert arrived.count == 0
+        assert attack.guard_drops() > 0
+    attack.router.config.write_text(CONFIG)
+    hang_up(attack)
+
+
 def test_a_drop_rule_made_while_the_controller_was_dead_holds_once_it_is_back(attack: Attack) -> None:
     """The flow never meets the firewall by itself: on the flowtable it would go on for ever."""
     router = attack.router

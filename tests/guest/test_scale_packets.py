@@ -14,7 +14,7 @@ from statistics import median
 import pytest
 
 from flowfast import bench
-from flowfast.apply.apply import commands_of
+from flowfast.apply.commit import commands_of
 from flowfast.kernel.real import real_kernel
 from flowfast.lab.demo.awake import Awake
 from flowfast.lab.demo.cost import establish

@@ -26,6 +26,7 @@ from flowfast.model.transaction import (
     Command,
     DeleteChain,
     DeleteCounter,
+    DeleteDevices,
     DeleteElements,
     DeleteFlowtable,
     DeleteSet,
@@ -213,6 +214,11 @@ class Memory:
                 _add_flowtable(held, command)
             case DeleteFlowtable(_, name):
                 self._delete(command, "flowtable", held.flowtables, name)
+            case DeleteDevices(_, Flowtable(name=name, devices=devices)):
+                present = _need(held.flowtables, name, command)
+                if not devices <= present.devices:
+                    raise refused(errno.ENOENT, command, name)
+                held.flowtables[name] = replace(present, devices=present.devices - devices)
             case AddCounter(_, name):
                 held.counters.add(name)
             case DeleteCounter(_, name):

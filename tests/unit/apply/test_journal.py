@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from flowfast.apply.apply import commands_of
+from flowfast.apply.commit import commands_of
 from flowfast.apply.journal import Entry, Journal, before
 from flowfast.kernel.nft import FakeNft
 from flowfast.model.errors import FlowfastError, Unavailable

@@ -5,7 +5,6 @@ import threading
 from collections.abc import Sequence
 
 from flowfast.apply import Writer
-from flowfast.apply.apply import commands_of
 from flowfast.kernel.nft import FakeNft
 from flowfast.model.nftables import Ruleset
 from flowfast.model.transaction import Command
@@ -37,10 +36,10 @@ def test_flows_that_leave_during_a_commit_leave_the_new_ruleset_as_it_is() -> No
 
     async def scenario() -> None:
         writer = Writer(nft)
-        await writer.change(commands_of(diff(ONE, Ruleset())), ONE)
+        await writer.change(diff(ONE, Ruleset()), ONE)
         nft.asked.clear()
         nft.let.clear()
-        change = asyncio.create_task(writer.change(commands_of(diff(OTHER, nft.read(OWN))), OTHER))
+        change = asyncio.create_task(writer.change(diff(OTHER, nft.read(OWN)), OTHER))
         await asyncio.to_thread(nft.asked.wait, 10)
         flush = asyncio.create_task(writer.flush())
         await asyncio.sleep(0)

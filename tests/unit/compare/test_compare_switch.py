@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flowfast.apply.apply import commands_of
+from flowfast.apply.commit import commands_of
 from flowfast.compare.switch import Switch
 from flowfast.kernel.fake import FakeKernel
 from flowfast.kernel.nft import FakeNft

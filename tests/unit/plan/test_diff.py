@@ -1,4 +1,4 @@
-"""Whatever the kernel holds, the steps lead to what is wanted, in one transaction that the kernel takes."""
+"""Whatever the kernel holds, the steps lead to what is wanted, in transactions that the kernel takes."""
 
 from dataclasses import replace
 
@@ -6,15 +6,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flowfast import bench
-from flowfast.apply.apply import commands_of
+from flowfast.apply.commit import commands_of, transactions
 from flowfast.config.schema import Config
 from flowfast.kernel.nft.fake import FakeNft
-from flowfast.model.nftables import Ruleset
+from flowfast.model.nftables import Flowtable, Ruleset
 from flowfast.model.state import RouterState
 from flowfast.model.transaction import (
     AddFlowtable,
     AddRule,
     AddSet,
+    Command,
+    DeleteDevices,
     DeleteElements,
     DeleteFlowtable,
     DeleteTable,
@@ -42,7 +44,8 @@ configs = st.builds(
 
 
 def go(nft: FakeNft, wanted: Ruleset) -> None:
-    nft.commit(commands_of(diff(wanted, nft.read(OWN))))
+    for commands in transactions(diff(wanted, nft.read(OWN))):
+        nft.commit(commands)
 
 
 @given(st.lists(st.tuples(states, configs), min_size=1, max_size=4))
@@ -111,10 +114,67 @@ def test_a_tunnel_that_goes_takes_all_flows_off_before_its_guard_opens() -> None
     assert off < opened
 
 
-def test_removal_takes_the_flowtable_before_the_guard() -> None:
+def test_removal_takes_the_wan_off_the_flowtable_before_anything_else() -> None:
     nft = FakeNft()
     go(nft, plan(router(A), config()).ruleset)
-    assert commands_of(remove_all(nft.read(OWN))) == [DeleteTable(INET), DeleteTable(NETDEV)]
+    off = DeleteDevices(INET, Flowtable("fast", frozenset({"wan0"})))
+    assert transactions(remove_all(nft.read(OWN))) == [[off], [DeleteTable(INET), DeleteTable(NETDEV)]]
+
+
+def hooked_with_flows(before: Ruleset, commands: list[Command]) -> tuple[frozenset[str], frozenset[str]]:
+    """Devices at whose ingress hook a flowtable with flows is: while the kernel reads the commands, and at the flip.
+
+    A device that joins an existing flowtable is hooked as soon as its command is read; one that leaves, or whose
+    flowtable is removed, stays hooked until after rules and sets have been switched over. A new flowtable has no flows.
+    """
+    tables = before.tables
+    held = tables[INET].flowtables["fast"].devices if INET in tables and tables[INET].flowtables else frozenset()
+    joined, there = frozenset[str](), bool(held)
+    for command in commands:
+        if isinstance(command, DeleteFlowtable) or command == DeleteTable(INET):
+            there = False
+        if isinstance(command, AddFlowtable) and there:
+            joined |= command.flowtable.devices - held
+    return joined, held
+
+
+def guard_of(device: str, ruleset: Ruleset) -> tuple[object, frozenset[object]] | None:
+    """The rules of a device's guard and all that it drops; None: it has none."""
+    netdev = ruleset.tables.get(NETDEV)
+    chain = netdev.chains.get(f"guard_{device}") if netdev else None
+    if netdev is None or chain is None:
+        return None
+    dropped = [
+        (name, each) for name, held in netdev.sets.items() if name.startswith("guarded") for each in held.elements
+    ]
+    return (chain.rules, netdev.chains[f"plaintext_{device}"].rules), frozenset(dropped)
+
+
+@given(st.lists(st.tuples(states, configs), min_size=2, max_size=4))
+def test_no_device_is_on_the_flowtable_for_an_instant_without_its_guard(
+    plans: list[tuple[RouterState, Config]],
+) -> None:
+    nft = FakeNft()
+    for state, settings in plans:
+        wanted = plan(state, settings).ruleset
+        for commands in transactions(diff(wanted, nft.read(OWN))):
+            before = nft.read(OWN)
+            nft.commit(commands)
+            after = nft.read(OWN)
+            joined, held = hooked_with_flows(before, commands)
+            for device in joined:
+                assert guard_of(device, before) is not None or guard_of(device, as_read(wanted)) is None
+            for device in held:
+                was, now = guard_of(device, before), guard_of(device, after)
+                assert was is None or (now is not None and now[0] == was[0] and now[1] >= was[1])
+
+
+def test_a_device_that_joins_with_its_guard_finds_a_new_flowtable() -> None:
+    """One that is there would be hooked before the guard's rules hold."""
+    nft = FakeNft()
+    go(nft, plan(router(A), config("offload: {mode: outbound-only}")).ruleset)
+    commands = commands_of(diff(plan(router(A), config()).ruleset, nft.read(OWN)))
+    assert DeleteFlowtable(INET, "fast") in commands
 
 
 def test_flushing_flows_leaves_the_ruleset_as_it_was() -> None:

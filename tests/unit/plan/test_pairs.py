@@ -6,7 +6,7 @@ from itertools import product
 import pytest
 
 from flowfast import bench
-from flowfast.apply.apply import commands_of
+from flowfast.apply.commit import commands_of
 from flowfast.kernel.nft import FakeNft
 from flowfast.model.nftables import Element
 from flowfast.plan.diff import OWN, diff
