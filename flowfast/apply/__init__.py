@@ -1,4 +1,4 @@
-"""Desired -> kernel: one transaction, a look at what the kernel really holds, and a retreat where that is not it."""
+"""Desired -> kernel: safe transactions, a look at what the kernel really holds, a retreat where that is not it."""
 
 from flowfast.apply.apply import Outcome, converge, remove
 from flowfast.apply.verify import verify

@@ -52,7 +52,7 @@ class _How:
 @click.option("--confirm", type=click.FloatRange(1), metavar="SECONDS", help="Take it back unless confirmed by then.")
 @click.option("--remove", is_flag=True, help="Take everything of flowfast's out of the kernel.")
 def apply(config: str, settings: dict[str, str], *, remove: bool, **options: Any) -> None:
-    """Bring the kernel to what CONFIG asks for, in one transaction, and verify that it holds."""
+    """Bring the kernel to what CONFIG asks for, at once, and verify that it holds."""
     how = _How(**options)
     with only_one():
         asyncio.run(_remove(how) if remove else _apply(config, settings, how))

@@ -6,6 +6,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from flowfast.apply.commit import transactions
 from flowfast.cli.steering import steering_json
 from flowfast.model.desired import Desired, Step
 from flowfast.model.knob import Turn
@@ -41,9 +42,10 @@ def print_steps(out: Console, steps: Sequence[Step]) -> None:
     if not steps:
         out.print("Nothing to do: the kernel holds what the config asks for.")
         return
-    out.print(f"{len(steps)} steps, one transaction:", style="bold")
+    count = len(transactions(steps))
+    out.print(f"{len(steps)} steps, {'one transaction' if count == 1 else f'{count} transactions'}:", style="bold")
     for step in steps:
-        out.print(f"  {'~' if step.flushes else '+'} {step.what}")
+        out.print(f"  {'~' if step.flushes else '+'} {step.what}{' (a transaction of its own)' if step.before else ''}")
 
 
 def print_paths(out: Console, paths: Iterable[TunnelPath]) -> None:

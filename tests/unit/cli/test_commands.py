@@ -17,11 +17,12 @@ from flowfast.kernel.probe import FakeProbe
 from flowfast.kernel.system import FakeSystem
 from flowfast.kernel.xfrm.builders import make_sa
 from flowfast.kernel.xfrm.fake import FakeXfrm
-from flowfast.model.errors import FlowfastError
+from flowfast.model.errors import FlowfastError, KernelError
 from flowfast.model.link import Link
 from flowfast.model.nftables import Ruleset
 from flowfast.model.sa import Direction
 from flowfast.plan.diff import OWN
+from flowfast.plan.ruleset import NETDEV
 from tests.unit.plan.router import LAN, PEER, US, WAN, policies
 
 Flowfast = Callable[..., Result]
@@ -85,6 +86,37 @@ def test_apply_prints_the_plan_then_verifies(flowfast: Flowfast, kernel: FakeKer
     assert len(kernel.nft.committed) == 1
     assert "Nothing to do" in flowfast("apply", config).output
     assert len(kernel.nft.committed) == 1
+
+
+def test_a_guard_that_goes_takes_two_transactions_and_plan_says_so(
+    flowfast: Flowfast, kernel: FakeKernel, config: str
+) -> None:
+    flowfast("apply", config)
+    Path(config).write_text("devices: {lan: [lan0], wan: [wan0]}\noffload: {mode: outbound-only}\n")
+    first, _, rest = flowfast("plan", config, "--nft").output.partition(
+        "# and only then, in a transaction of its own:\n"
+    )
+    assert first == 'delete flowtable inet flowfast fast { hook ingress priority 0; devices = { "wan0" }; }\n'
+    assert "delete table netdev flowfast\n" in rest
+    assert "2 transactions" in flowfast("apply", config).output
+    assert len(kernel.nft.committed) == 3
+    assert NETDEV not in kernel.nft.read(OWN).tables
+
+
+def test_the_second_transaction_is_tried_before_the_first_is_made(
+    flowfast: Flowfast, kernel: FakeKernel, config: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flowfast("apply", config)
+    held = kernel.nft.read(OWN)
+    Path(config).write_text("devices: {lan: [lan0], wan: [wan0]}\noffload: {mode: outbound-only}\n")
+
+    def refuse(_commands: object) -> None:
+        raise KernelError("nft: Cannot allocate memory", 12)
+
+    monkeypatch.setattr(kernel.nft, "check", refuse)
+    refused = flowfast("apply", config)
+    assert "Cannot allocate memory" in str(refused.exception or refused.output)
+    assert kernel.nft.read(OWN) == held
 
 
 def test_a_dry_run_stops_after_the_plan(flowfast: Flowfast, kernel: FakeKernel, config: str) -> None:
