@@ -15,7 +15,7 @@ import pytest
 from flowfast.lab.ike import Daemon, two_daemons
 from flowfast.lab.inject import Arrivals
 from flowfast.lab.topology import BOTH, TwoGateways, two_gateways
-from tests.guest.attack import OURS, Connection, connections, forging, replies, until_fast
+from tests.guest.attack import OURS, Connection, connections, forging, replies, until_fast, wait_for
 from tests.guest.router import Router
 
 pytestmark = pytest.mark.guest(images=["debian14", "debian13"], also=["debian12"], nics=3)
@@ -160,10 +160,16 @@ def test_no_instant_without_a_guard(attack: Attack) -> None:
             for mode in ("outbound-only", "guarded") * 8:
                 attack.router.config.write_text(CONFIG + f"offload: {{mode: {mode}}}")
                 hang_up(attack)
+                wait_for(lambda g=mode == "guarded": guarded(attack) is g, attack.router.log.read_text)
+            time.sleep(1)
+            assert attack.guard_drops() > 0
         assert arrived.count == 0
-        assert attack.guard_drops() > 0
     attack.router.config.write_text(CONFIG)
     hang_up(attack)
+
+
+def guarded(attack: Attack) -> bool:
+    return "netdev flowfast" in attack.router.nft("list", "tables")
 
 
 def test_a_drop_rule_made_while_the_controller_was_dead_holds_once_it_is_back(attack: Attack) -> None:
