@@ -49,7 +49,8 @@ class Kind(NamedTuple):
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
-        "markers", "guest(images=[...], also=[...], nics=0, cpus=1, ...): the machines that a test runs on (bridge.Kind)"
+        "markers",
+        "guest(images=[...], also=[...], nics=0, cpus=1, ...): the machines that a test runs on (bridge.Kind)",
     )
     config.addinivalue_line("markers", "long(seconds=60): not among what `make test` runs, but in `make test-long`")
     config.addinivalue_line("markers", "changes_foreign: changes other programs' nft tables on purpose")
