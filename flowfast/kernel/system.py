@@ -101,10 +101,11 @@ def _elsewhere(name: str, read: Callable[[], Result]) -> Result | None:
 
 
 def _lines(path: Path) -> list[str]:
-    """The file's lines; none where it is not there (a kernel without modules has no /proc/modules)."""
+    """The file's lines; none where it is not there (a kernel without modules has no /proc/modules), or is hidden
+    (systemd's ProtectKernelModules)."""
     try:
         return path.read_text().splitlines()
-    except FileNotFoundError:
+    except (FileNotFoundError, PermissionError):
         return []
 
 

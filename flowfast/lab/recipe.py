@@ -34,6 +34,9 @@ PACKAGES = (
     "util-linux",
 )
 
+OPERATED = ("ansible-core", "prometheus", "python3-apt", "python3-hatchling", "python3-venv", "systemd")
+"""What operators put around flowfast, and what it is installed with."""
+
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
@@ -74,12 +77,12 @@ RECIPES = {
             test_modules=("espsim", "queuesim"),
         ),
         Recipe(
-            "debian14-operated",  # with what operators put around flowfast: deploy/ is tried there
+            "debian14-operated",  # deploy/ is tried there
             release="Debian 14 (testing)",
             suite="testing",
             kernel_suite="testing",
             python="3.14",
-            packages=(*PACKAGES, "ansible-core", "prometheus", "python3-venv", "systemd"),
+            packages=(*PACKAGES, *OPERATED),
         ),
         Recipe(
             "debian13-bpo",

@@ -14,12 +14,12 @@ from collections.abc import Iterator
 from dataclasses import replace
 from ipaddress import IPv4Address
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 import yaml
 
-from dashboards.__main__ import FOLDER, main
+from dashboards.__main__ import main
 from flowfast.bench import CONFIG, fake_hub, sa_pair
 from flowfast.config.values import Endpoint
 from flowfast.controller import Controller
@@ -28,38 +28,13 @@ from flowfast.model.reason import Reason
 from flowfast.model.sa import Direction
 from flowfast.model.snapshot import ByPath, Reconciles, Snapshot, Traffic
 from flowfast.model.state import CounterValue
+from tests.queries import DASHBOARDS, ROOT, RULES, asked, configured, named, rules, targets
 from tests.unit.dashboards.tools import tool
 from tests.unit.metrics.world import fixed
 
-ROOT = Path(__file__).parents[3]
-PROMETHEUS = ROOT / "deploy" / "prometheus"
-RULES = PROMETHEUS / "flowfast-rules.yaml"
+PROMETHEUS = RULES.parent
 GOLDEN = ROOT / "tests" / "unit" / "metrics" / "golden"
-DASHBOARDS = sorted(FOLDER.glob("*.json"))
 OWN = {"flowfast_collector_success", "flowfast_collector_duration_seconds"}  # the registry's
-
-
-class Target(NamedTuple):
-    """One query of a panel."""
-
-    board: str
-    panel: str
-    expression: str
-    legend: str
-    empty: str
-
-
-def targets() -> Iterator[Target]:
-    for file in DASHBOARDS:
-        board = json.loads(file.read_text())
-        for panel in board["panels"]:
-            for query in panel.get("targets", ()):
-                empty = panel["fieldConfig"]["defaults"]["noValue"]
-                yield Target(file.stem, panel["title"], query["expr"], query["legendFormat"], empty)
-
-
-def rules() -> list[dict[str, Any]]:
-    return [rule for group in yaml.safe_load(RULES.read_text())["groups"] for rule in group["rules"]]
 
 
 def metrics() -> set[str]:
@@ -67,11 +42,6 @@ def metrics() -> set[str]:
         line.split()[2] for file in GOLDEN.glob("*.txt") for line in file.read_text().splitlines() if "# TYPE" in line
     }
     return found | OWN
-
-
-def named(expression: str) -> set[str]:
-    """Metrics of ours that an expression names, recorded ones not."""
-    return set(re.findall(r"(?<![\w:])flowfast_\w+", expression))
 
 
 def test_committed_dashboards_are_what_the_builders_make() -> None:
@@ -159,12 +129,7 @@ class Prometheus:
     def __init__(self, folder: Path, exporter: Exporter) -> None:
         with socket.create_server(("127.0.0.1", 0)) as free:
             self.address = f"127.0.0.1:{free.getsockname()[1]}"
-        scrape = yaml.safe_load((PROMETHEUS / "scrape.yaml").read_text())
-        job = scrape["scrape_configs"][0]
-        job["static_configs"] = [{"targets": [str(exporter.endpoint)]}]
-        job |= {"scrape_interval": "500ms", "scrape_timeout": "500ms"}
-        config = {"global": {"evaluation_interval": "1s"}, "rule_files": [str(RULES)], "scrape_configs": [job]}
-        (folder / "prometheus.yml").write_text(yaml.safe_dump(config))
+        (folder / "prometheus.yml").write_text(configured(str(exporter.endpoint), "500ms"))
         self.log = (folder / "log").open("wb")
         self.process = subprocess.Popen(
             [tool("prometheus"), f"--config.file={folder / 'prometheus.yml'}", f"--storage.tsdb.path={folder / 'data'}",
@@ -220,13 +185,6 @@ def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]
         done.set()
         thread.join()
         exporter.stop()
-
-
-def asked(expression: str) -> str:
-    """As Grafana would ask, with everything chosen."""
-    for variable, value in (("$__rate_interval", "30s"), ("$instance", ".*"), ("$tunnel", ".*")):
-        expression = expression.replace(variable, value)
-    return expression
 
 
 def test_every_query_of_every_panel_returns_what_the_panel_shows(prometheus: Prometheus) -> None:
