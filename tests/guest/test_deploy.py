@@ -32,13 +32,13 @@ UNIT = Path("/etc/systemd/system/flowfast.service")
 CAPABILITIES = {"net_admin": 12, "net_raw": 13, "sys_admin": 21, "perfmon": 38, "bpf": 39}
 """include/uapi/linux/capability.h."""
 TRACE = """
-from flowfast.kernel.knobs import RealKnobs
 from flowfast.kernel.witness import witness
+from flowfast.kernel.xdp import ProgramKnob
 from flowfast.model.knob import Knob, KnobKind
-knobs, program = RealKnobs(), Knob(KnobKind.XDP, "lan0", "program")
-knobs.write(program, "flowfast_wan3")
-assert knobs.read(program) == "flowfast_wan3"
-knobs.write(program, "none")
+program, there = Knob(KnobKind.XDP, "lan0", "program"), ProgramKnob()
+there.write(program, "flowfast_wan3")
+assert there.read(program) == "flowfast_wan3"
+there.write(program, "none")
 with witness() as seen:
     seen.sightings()
 """
