@@ -106,6 +106,21 @@ def test_a_packet_costs_the_same_among_ten_thousand_tunnels(
         assert other < 1.03 * one
 
 
+def test_what_the_accounting_modes_cost_a_packet(topo: TwoGateways, awake: Awake) -> None:
+    """docs/metrics.md has the figures: nothing on the flowtable but where each packet is counted before it."""
+    found = {
+        (path, mode): costs(topo, awake, 1, f"offload: {{trust_peers: true}}\naccounting: {mode}\n{exclude}")
+        for path, exclude in (("flowtable", ""), ("full", "exclude: {ports: [9]}\n"))
+        for mode in ("off", "sa", "precise")
+    }
+    print("instructions a packet, into the tunnel and out of it:", found)
+    for way in (0, 1):
+        for path, of_sa in (("flowtable", 0), ("full", 1)):
+            off, sa, precise = (found[path, mode][way] for mode in ("off", "sa", "precise"))
+            assert 200 < precise - sa < 1500
+            assert -0.02 * off < sa - off < 0.02 * off + 1000 * of_sa
+
+
 def test_to_apply_ten_thousand_tunnels_takes_hardly_longer_than_nft_does(awake: Awake, tmp_path: Path) -> None:
     """The same transaction, by `nft -f` and by us: from the plan's ruleset to the kernel's."""
     ruleset, file = plan(bench.hub(MANY), bench.CONFIG).ruleset, tmp_path / "ruleset.nft"
