@@ -38,7 +38,8 @@ table inet watch {
 """
 
 
-def _invoke(arguments: tuple[str, ...]) -> tuple[int, str]:
+def invoke(arguments: tuple[str, ...]) -> tuple[int, str]:
+    """Runs `flowfast ARGUMENTS` in this process: exit code, and what it prints."""
     try:
         result = CliRunner().invoke(cli, list(arguments), catch_exceptions=False)
     except FlowfastError as error:
@@ -48,7 +49,7 @@ def _invoke(arguments: tuple[str, ...]) -> tuple[int, str]:
 
 def command(ns: Netns, *arguments: str) -> tuple[int, str]:
     """Exit code of `flowfast ARGUMENTS` in a namespace, and what it prints."""
-    code, said = ns.call(_invoke, arguments, timeout=120)
+    code, said = ns.call(invoke, arguments, timeout=120)
     return code, said
 
 
