@@ -2,6 +2,7 @@
 
 import json
 import re
+import secrets
 import shlex
 import time
 import urllib.error
@@ -14,8 +15,8 @@ from typing import Any
 import pytest
 
 from flowfast.lab.manual_keys import manual_keys
-from flowfast.lab.topology import TwoGateways, two_gateways
-from flowfast.lab.traffic import UdpFlow, udp_stream
+from flowfast.lab.topology import TwoGateways, two_gateways, wan_address
+from flowfast.lab.traffic import UdpFlow, udp_echo
 from tests.guest.booted import Booted
 from tests.guest.router import Router, router_samples
 from tests.queries import asked, configured, named, rules, targets
@@ -27,6 +28,8 @@ pytestmark = [
 
 FLOWFAST = "/opt/flowfast/.venv/bin/flowfast"
 CONFIG = {"devices": {"lan": ["lan0"], "wan": ["wan0"]}}
+REMOTES = {"berlin": "10.2.0.0/16", "paris": "10.99.0.0/16"}
+"""Paris is in the config and nowhere else."""
 PORT = 4700
 UNIT = Path("/etc/systemd/system/flowfast.service")
 CAPABILITIES = {"net_admin": 12, "net_raw": 13, "sys_admin": 21, "perfmon": 38, "bpf": 39}
@@ -157,13 +160,18 @@ def answers(expressions: list[str]) -> list[Any]:
 
 
 def test_prometheus_asks_a_router_and_every_panel_and_rule_is_answered(topo: TwoGateways, tmp_path: Path) -> None:
-    config = json.dumps({**CONFIG, "accounting": "precise", "exporter": {"per_sa": True}})
-    with Router(topo.gw1, config, tmp_path) as router:
+    tunnels = {name: {"local": ["10.1.0.0/16"], "remote": [remote]} for name, remote in REMOTES.items()}
+    more = {"accounting": "precise", "exporter": {"per_sa": True}, "exclude": {"ports": [4801]}, "tunnels": tunnels}
+    # An SA that no policy asks for: what an IKE daemon leaves behind.
+    leaked = f"src {wan_address(2, 4)} dst {wan_address(1, 4)} proto esp spi 0x77 reqid 77"
+    keys = f"mode tunnel aead rfc4106(gcm(aes)) 0x{secrets.token_hex(20)} 128"
+    topo.gw1.run(["ip", "xfrm", "state", "add", *leaked.split(), *keys.split()])
+    with Router(topo.gw1, json.dumps({**CONFIG, **more}), tmp_path) as router:
         server = Asked(topo, tmp_path)
         try:
             h1, h2, there = topo.h1, topo.h2, topo.host_address(2, 4)
             with UdpFlow(h1, h2, there, rate=100, size=300, source_port=PORT):
-                udp_stream(h1, h2, there, packets=200, rate=100, size=300, port=4801)
+                udp_echo(h1, h2, there, packets=100, rate=100, size=300, port=4801)
                 deadline = time.monotonic() + 300
                 enough = ["count_over_time(flowfast_build_info[5m]) >= 6", "instance:flowfast_fast_path:ratio_rate5m"]
                 while not all(found := server.all(enough)) or not found:
@@ -175,7 +183,14 @@ def test_prometheus_asks_a_router_and_every_panel_and_rule_is_answered(topo: Two
                 told = server.all([rule["expr"] for rule in rules()])
         finally:
             server.stop()
-    there_now = {name.partition("{")[0] for name in router_samples(page)}
+    values = router_samples(page)
+    assert values['flowfast_tunnel_up{tunnel="berlin"}'] == 1
+    assert values['flowfast_tunnel_up{tunnel="paris"}'] == 0
+    assert values['flowfast_xfrm_states{netns="",kind="orphan"}'] == 1
+    assert values['flowfast_excluded_packets_total{by="ports"}'] > 100
+    assert values['flowfast_flows{tunnel="berlin",state="offloaded"}'] == 1
+    assert values['flowfast_xfrm_errors_total{netns="",counter="XfrmInNoStates"}'] >= 0
+    there_now = {name.partition("{")[0] for name in values}
     assert {"flowfast_tunnel_bytes_total", "flowfast_sa_bytes_total", "flowfast_flows"} <= there_now
     refused = [(each, got) for each, got in zip(panels, found, strict=True) if isinstance(got, str)]
     assert refused == []
