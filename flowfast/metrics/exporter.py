@@ -49,10 +49,13 @@ class Exporter:
         self._thread: threading.Thread | None = None
 
     def publish(self, snapshot: Snapshot) -> None:
-        """From now on scrapes see this snapshot. Waits for no scrape, and does not hold on to the SAs."""
+        """From now on scrapes see this snapshot. Waits for no scrape.
+
+        Nothing is rendered until somebody asks, unless there are so many SAs that nobody should hold them until then.
+        """
         self.history.update(snapshot)
-        self._registry.publish(snapshot)
         self._shown = without_sas(snapshot)
+        self._registry.publish(snapshot, at_once=self._shown is not snapshot)
 
     def start(self) -> None:
         """Listens, and serves in threads of its own. Raises UsageError where it cannot, or for a bad certificate."""

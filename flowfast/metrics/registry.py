@@ -1,8 +1,9 @@
 """Runs the collectors, each for itself, and joins what they made into one page.
 
 One that fails loses its own series and says so. One that is slow costs no scrape more than a moment's patience: what it
-made last is served once more, and what it makes now by a later scrape. So each has a thread of its own, which begins as
-soon as there is a snapshot and lets go of it at its end: of 100 000 SAs nobody wants to hold two generations.
+made last is served once more, and what it makes now by a later scrape. So each has a thread of its own for each
+snapshot, which begins with the first scrape of it, and lets go of it at its end. Of 100 000 SAs nobody should hold two
+generations: there it begins at once, whether somebody scrapes or not.
 """
 
 import logging
@@ -56,20 +57,32 @@ class Registry:
     ) -> None:
         self._always = [_Collector(name, _alone(collect), clock) for name, collect in always.items()]
         self._collectors = [_Collector(name, collect, clock) for name, collect in collectors.items()]
+        self._lock = threading.Lock()
         self._number = 0
         """Of the last snapshot; 0: there was none."""
+        self._waiting: Snapshot | None = None
+        """The last one, while nobody has asked for its page."""
         self._last: tuple[int, Page] | None = None
 
-    def publish(self, snapshot: Snapshot) -> None:
-        """From now on pages are of this snapshot. Waits for nobody."""
-        number = self._number + 1
+    def publish(self, snapshot: Snapshot, *, at_once: bool = False) -> None:
+        """From now on pages are of this snapshot. Waits for nobody. `at_once`: makes its page now, and lets go."""
+        with self._lock:
+            self._number += 1
+            self._waiting = snapshot
+            if at_once:
+                self._begin()
+
+    def _begin(self) -> None:
         for collector in (*self._always, *self._collectors):
-            collector.begin(snapshot, number)
-        self._number = number
+            collector.begin(self._waiting, self._number)
+        self._waiting = None
 
     def page(self, patience: float = PATIENCE) -> Page:
         """Every series, and how each collector fared. Without a snapshot only what needs none."""
-        number, last = self._number, self._last
+        with self._lock:
+            if self._waiting is not None:
+                self._begin()
+            number, last = self._number, self._last
         if last is not None and last[0] == number:
             return last[1]
         running = [*self._always, *self._collectors] if number else self._always
