@@ -31,7 +31,8 @@ AS_GOOD = 1.01
 @dataclass(frozen=True, slots=True)
 class Seen:
     """One look: since the one before, `packets` came by on the wire and CPUs spent `busy` seconds in softirq (None:
-    not known). `factor`: packets that travelled as one. `at`: seconds, of any clock that does not jump."""
+    not known). `factor`: packets that travelled as one; None where too few were looked at: nothing is learnt then.
+    `at`: seconds, of any clock that does not jump."""
 
     at: float
     packets: int
@@ -57,8 +58,7 @@ class _Tried:
 
     def add(self, seen: Seen) -> None:
         self.looks += 1
-        if seen.factor is not None:
-            self.factors.append(seen.factor)
+        self.factors.append(seen.factor or 1.0)
         self.packets += seen.packets
         self.known = self.known and seen.busy is not None
         self.busy += seen.busy or 0.0
@@ -118,7 +118,7 @@ class Governor:
             # A stage came or went: what was found is about other choices.
             self._stages, self._choice, self._phase, self._lost_at = stages, None, _Phase.SETTLED, 0.0
             return self._turn(stages[0])
-        if len(stages) < 2 or seen.packets < ENOUGH:
+        if len(stages) < 2 or seen.packets < ENOUGH or seen.factor is None:
             return False
         if self._fresh:  # begun before the stage was on
             self._fresh = False
@@ -173,10 +173,9 @@ class Governor:
 
     def _drift(self, seen: Seen) -> bool:
         """Whether the traffic has changed for good."""
-        if seen.factor is None:
-            return False
-        far = not self._reference / DRIFT <= seen.factor <= self._reference * DRIFT
-        self._drifted = self._drifted + 1 if far or seen.factor < MERGES else 0
+        factor = seen.factor or 1.0
+        far = not self._reference / DRIFT <= factor <= self._reference * DRIFT
+        self._drifted = self._drifted + 1 if far or factor < MERGES else 0
         return self._drifted >= DRIFT_LOOKS
 
 

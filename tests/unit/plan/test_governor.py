@@ -151,6 +151,13 @@ def test_nothing_changes_while_the_device_is_idle() -> None:
     assert [stage for _, stage in untouched.turns] == [Stage.LIST]
 
 
+def test_nothing_is_learnt_from_a_look_at_too_few_packets() -> None:
+    governor = Governor()
+    for _ in range(100):
+        governor.look(Seen(0.0, 10 * ENOUGH, None, 0.4), STAGES)
+    assert (governor.stage, governor.choice) == (Stage.LIST, None)
+
+
 def test_without_costs_the_packets_that_travel_as_one_decide() -> None:
     for merges, wanted in ((1.1, Stage.OFF), (3.0, Stage.LIST)):
         governor, now = Governor(), 0.0
