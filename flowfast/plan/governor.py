@@ -47,8 +47,8 @@ class _Phase(StrEnum):
 
 
 @dataclass(slots=True)
-class _Tried:
-    """What was seen of a stage."""
+class Tried:
+    """What was seen of a stage while it was on."""
 
     factors: list[float] = field(default_factory=list)
     packets: int = 0
@@ -57,6 +57,7 @@ class _Tried:
     looks: int = 0
 
     def add(self, seen: Seen) -> None:
+        """Takes one look more."""
         self.looks += 1
         self.factors.append(seen.factor or 1.0)
         self.packets += seen.packets
@@ -65,6 +66,7 @@ class _Tried:
 
     @property
     def factor(self) -> float:
+        """Packets that travelled as one, at most looks."""
         return median(self.factors) if self.factors else 1.0
 
     @property
@@ -84,8 +86,8 @@ class Governor:
         self._stages: tuple[Stage, ...] = ()
         self._phase = _Phase.SETTLED
         self._choice: Choice | None = None
-        self._results: dict[Stage, _Tried] = {}
-        self._now = _Tried()
+        self._results: dict[Stage, Tried] = {}
+        self._now = Tried()
         self._left: list[Stage] = []
         self._on: Stage | None = None
         self._fresh = False
@@ -140,7 +142,7 @@ class Governor:
 
     def _turn(self, stage: Stage) -> bool:
         changed, self._on = stage is not self._on, stage
-        self._fresh, self._now = changed, _Tried()
+        self._fresh, self._now = changed, Tried()
         return changed
 
     def _begin(self) -> bool:
@@ -179,7 +181,7 @@ class Governor:
         return self._drifted >= DRIFT_LOOKS
 
 
-def decide(results: Mapping[Stage, _Tried], stages: tuple[Stage, ...], before: Stage | None) -> Choice:
+def decide(results: Mapping[Stage, Tried], stages: tuple[Stage, ...], before: Stage | None) -> Choice:
     """The stage whose packets cost least, with the figures; the one from before where it is as good.
 
     A stage that merges nothing only costs. Where cost is not known, the best stage that merges enough is taken.
@@ -195,7 +197,7 @@ def decide(results: Mapping[Stage, _Tried], stages: tuple[Stage, ...], before: S
     return Choice(stage, _told(stage, results, costs))
 
 
-def _told(stage: Stage, results: Mapping[Stage, _Tried], costs: Mapping[Stage, float]) -> str:
+def _told(stage: Stage, results: Mapping[Stage, Tried], costs: Mapping[Stage, float]) -> str:
     def each(one: Stage) -> str:
         cost = f", {costs[one] * 1e6:.2f} us a packet" if one in costs else ""
         return f"{one} {results[one].factor:.1f} as one{cost}"
