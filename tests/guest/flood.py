@@ -20,7 +20,7 @@ RING = 512
 """Packets of a flow that differ: many more than any queue on the way holds of it."""
 PORT = 7200
 ROOM = 1 << 26
-QUIET = 3.0
+QUIET = 20.0
 """Seconds without a packet after which what is missing is lost."""
 PAUSE = 0.002
 AT_ONCE = 96
@@ -195,12 +195,22 @@ def _stream(ns: Netns, far: str, number: int, mss: int, stop: threading.Event) -
     """Sends BLOCK over and over, a little at a time: the UDP packets are to come in between."""
     with _tcp(ns.socket(socket.AF_INET6 if ":" in far else socket.AF_INET, socket.SOCK_STREAM), mss) as sender:
         sender.settimeout(60)
-        sender.connect((far, PORT + 100 + number))
+        _reach(sender, (far, PORT + 100 + number))
         at, share = 0, 1 << 11 if mss else 1 << 14
         while not stop.is_set():
             sender.sendall(BLOCK[at : at + share])
             at = (at + share) % len(BLOCK)
             time.sleep(0.05)
+
+
+def _reach(sender: socket.socket, where: tuple[str, int]) -> None:
+    for _ in range(100):
+        try:
+            sender.connect(where)
+            return
+        except ConnectionRefusedError:
+            time.sleep(0.1)  # nobody listens yet
+    raise LabError(f"nobody listens at {where}")
 
 
 def _sink(far: str, number: int, mss: int) -> tuple[int, bool]:

@@ -44,31 +44,38 @@ def topo() -> Iterator[TwoGateways]:
 @pytest.fixture(scope="module")
 def auto(topo: TwoGateways, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Router]:
     with Router(topo.gw1, CONFIG, tmp_path_factory.mktemp("auto")) as router:
+        # Until auto has seen how packets arrive, and has its program on the LAN: a driver may lose some over that.
+        (one, near), (two, far) = hosts(topo)
+        for _ in range(20):
+            flood(one, two, near, far, 3000)
+            flood(two, one, far, near, 3000)
+            if topo.gw1.call(shield) == "on":
+                break
+        else:
+            raise AssertionError(router.log.read_text())
         yield router
 
 
-def stages(ns: Netns) -> dict[str, str]:
-    return ns.call(_stages)
+def hosts(topo: TwoGateways) -> list[tuple[Netns, Ends]]:
+    return [
+        (topo.h1, {family: topo.host_address(1, family) for family in FAMILIES}),
+        (topo.h2, {family: topo.host_address(2, family) for family in FAMILIES}),
+    ]
 
 
-def _stages() -> dict[str, str]:
-    found = RealBulk().look(asyncio.run(RealLinks().links()))
-    return {device: str(found[device].stage) for device in ("lan0", "wan0")}
+def shield() -> str:
+    return RealBulk().look(asyncio.run(RealLinks().links()))["lan0"].values["shield"]
 
 
 @pytest.mark.parametrize("part", range(PARTS))
 @pytest.mark.parametrize("way", ["out", "in"])
 def test_every_packet_arrives_whole_in_order_and_once(topo: TwoGateways, auto: Router, way: str, part: int) -> None:
-    ends: list[tuple[Netns, Ends]] = [
-        (topo.h1, {family: topo.host_address(1, family) for family in FAMILIES}),
-        (topo.h2, {family: topo.host_address(2, family) for family in FAMILIES}),
-    ]
-    (sender, near), (receiver, far) = ends if way == "out" else ends[::-1]
+    (sender, near), (receiver, far) = hosts(topo) if way == "out" else hosts(topo)[::-1]
     before = trouble(topo, receiver, sender)
     arrived = flood(sender, receiver, near, far, PACKETS)
     grown = {name: count - before[name] for name, count in trouble(topo, receiver, sender).items()}
     log = auto.log.read_text()
-    print(way, part, arrived, grown, stages(topo.gw1), [line for line in log.splitlines() if "as one" in line][-2:])
+    print(way, part, arrived, grown, [line for line in log.splitlines() if "as one" in line][-2:])
     assert (arrived.got, arrived.wrong) == (arrived.sent, 0)
     assert all(got > 0 and whole for got, whole in arrived.streams)
     assert (grown["bad checksums"], grown["refused by xfrm"]) == (0, 0)
