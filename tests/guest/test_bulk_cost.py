@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from flowfast.lab.demo.awake import Awake
 from flowfast.lab.manual_keys import manual_keys
 from flowfast.lab.netns import Netns
 from flowfast.lab.qualify.cost import establish, generator, inbound, outbound
@@ -85,7 +86,12 @@ def costs(topo: TwoGateways, ways: list[Way], generated: dict[int, float]) -> di
 def applied(topo: TwoGateways, folder: Path, profile: str, accept: str = "") -> None:
     config = folder / "bulk.yaml"
     config.write_text(CONFIG.format(profile=profile, accept=accept))
-    topo.gw1.run(["python3", "-m", "flowfast", "apply", str(config), "--yes"], timeout=600)
+    flowfast(topo, "apply", str(config), "--yes")
+
+
+def flowfast(topo: TwoGateways, *arguments: str) -> None:
+    with Awake():
+        topo.gw1.run(["python3", "-m", "flowfast", *arguments], timeout=600)
 
 
 def test_bulking_is_worth_what_it_says(topo: TwoGateways, tmp_path: Path) -> None:
@@ -93,6 +99,7 @@ def test_bulking_is_worth_what_it_says(topo: TwoGateways, tmp_path: Path) -> Non
     generated = {burst: generator(topo, burst) for burst in (1, 16, 64)}
     gw1.run(["nft", "-f", "-"], stdin=L3)
     full = costs(topo, [LONE, *WANTED], generated)
+    print("full", full)
     gw1.run(["nft", "delete", "table", "inet", "plain"])
     try:
         applied(topo, tmp_path, "auto")
@@ -103,7 +110,7 @@ def test_bulking_is_worth_what_it_says(topo: TwoGateways, tmp_path: Path) -> Non
         applied(topo, tmp_path, "off")
         rested = costs(topo, [LONE], generated)
     finally:
-        gw1.run(["python3", "-m", "flowfast", "apply", "--remove"], timeout=600)
+        flowfast(topo, "apply", "--remove")
     factors = {way: full[way] / fast[way] for way in full}
     told = json.dumps({str(way): (round(full[way]), round(fast[way]), round(factors[way], 2)) for way in full})
     print(told, "interleaved without a stage:", round(rested[LONE]), round(full[LONE] / rested[LONE], 2))
