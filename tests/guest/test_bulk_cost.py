@@ -3,6 +3,7 @@
 16 flows of 64-byte UDP with DF, each way (flowfast.lab.qualify.cost). That packets stay whole: test_bulk_whole.
 """
 
+import asyncio
 import json
 import subprocess
 from collections.abc import Iterator
@@ -10,11 +11,14 @@ from pathlib import Path
 
 import pytest
 
+from flowfast.kernel.features import RealBulk
+from flowfast.kernel.links import RealLinks
 from flowfast.lab.demo.awake import Awake
 from flowfast.lab.manual_keys import manual_keys
 from flowfast.lab.netns import Netns
 from flowfast.lab.qualify.cost import establish, generator, inbound, outbound
 from flowfast.lab.topology import TwoGateways, two_gateways
+from flowfast.model.bulk import Stage
 
 pytestmark = [pytest.mark.guest(images=["debian14"], nics=3, icount=True), pytest.mark.long(seconds=420)]
 
@@ -83,6 +87,12 @@ def costs(topo: TwoGateways, ways: list[Way], generated: dict[int, float]) -> di
     }
 
 
+def lan() -> tuple[Stage, str]:
+    """The stage on the LAN, and the shield."""
+    knobs = RealBulk().look(asyncio.run(RealLinks().links()))["lan0"]
+    return knobs.stage, knobs.values["shield"]
+
+
 def applied(topo: TwoGateways, folder: Path, profile: str, accept: str = "") -> None:
     config = folder / "bulk.yaml"
     config.write_text(CONFIG.format(profile=profile, accept=accept))
@@ -103,9 +113,10 @@ def test_bulking_is_worth_what_it_says(topo: TwoGateways, tmp_path: Path) -> Non
     gw1.run(["nft", "delete", "table", "inet", "plain"])
     try:
         applied(topo, tmp_path, "auto")
-        assert "flowfast_shield" in gw1.run(["ip", "-d", "link", "show", "lan0"]).stdout
+        assert gw1.call(lan) == (Stage.UDP, "on")
         fast = costs(topo, [LONE, *WANTED], generated)
         applied(topo, tmp_path, "auto", ", panic-without-shield")
+        assert gw1.call(lan) == (Stage.LIST, "on")
         listed = costs(topo, LISTED, generated)
         applied(topo, tmp_path, "off")
         rested = costs(topo, [LONE], generated)
