@@ -3,7 +3,6 @@
 veth hands over packet metadata that no wire carries (measured.md, "veth is not a wire"): what is measured runs on NICs.
 """
 
-import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
@@ -91,7 +90,6 @@ class Nics:
                 device = SYSFS / pair[number] / "device"
                 self._taken.append(((device / "driver").resolve(), device.resolve().name))
                 index = ipr.link_lookup(ifname=pair[number])[0]
-                _agree_on_queues(pair[number])
                 ipr.link("set", index=index, net_ns_fd=end.ns.name, ifname=end.name)
 
     def close(self) -> None:
@@ -100,14 +98,6 @@ class Nics:
             driver, device = self._taken.pop()
             (driver / "unbind").write_text(device)
             (driver / "bind").write_text(device)
-
-
-def _agree_on_queues(device: str) -> None:
-    """QEMU 7.2 loses what RSS sends to some of a virtio-net's queues, until their number was changed once."""
-    queues = len(list((SYSFS / device / "queues").glob("rx-*")))
-    if queues > 1:
-        for count in (1, queues):
-            subprocess.run(["ethtool", "-L", device, "combined", str(count)], check=True)
 
 
 def wires(kind: WireKind, finish_checksums: bool = False) -> Wires:
