@@ -111,7 +111,7 @@ def shell_script(argv: Sequence[str], rows: int, columns: int, term: str) -> str
 
 def first_files(command: str, share: bool, modules: Mapping[str, bytes] = NO_MODULES) -> bytes:
     """The machine's part of the initrd: /init and /lab with the second script, the command to run, and .ko files that
-    a test may load: insmod /run/lab/NAME.ko."""
+    may be loaded: insmod /run/lab/NAME.ko."""
     fstab = FSTAB + SHARE if share else FSTAB
     return archive(
         [

@@ -50,12 +50,12 @@ class Image:
     @property
     def lacks(self) -> list[str]:
         """Modules of this project that are not compiled for its kernel yet."""
-        return out_of_tree.lacking(self.recipe.test_modules, self.kernel)
+        return out_of_tree.lacking(self.recipe.own_modules, self.kernel)
 
     @property
-    def test_modules(self) -> dict[str, bytes]:
+    def own_modules(self) -> dict[str, bytes]:
         """Modules of this project for its kernel, those that there are."""
-        files = {name: out_of_tree.kept(name, self.kernel) for name in self.recipe.test_modules}
+        files = {name: out_of_tree.kept(name, self.kernel) for name in self.recipe.own_modules}
         return {name: file.read_bytes() for name, file in files.items() if file.is_file()}
 
     @property
@@ -94,7 +94,7 @@ def ensure(recipe: Recipe, progress: Progress) -> Image:
             if image is None:
                 build(recipe, progress)
             elif image.lacks:
-                _test_modules(image, progress)
+                _own_modules(image, progress)
     if image := find(recipe):
         return image
     raise BuildError(f"{recipe.name}: the build left no image in {folder_of(recipe)}")
@@ -159,14 +159,14 @@ def build(recipe: Recipe, progress: Progress) -> None:
     steps.say(f"built, kernel {kernel.version}")
 
 
-def _test_modules(image: Image, progress: Progress) -> None:
-    """Compiles what the project's tests want to load into an image that is built already."""
+def _own_modules(image: Image, progress: Progress) -> None:
+    """Compiles this project's own modules for an image that is built already."""
     recipe = image.recipe
     steps = Steps(recipe.name, cache_folder() / "logs" / f"{recipe.name}-modules.log", progress)
     with tempfile.TemporaryDirectory(prefix=f".{recipe.name}.", suffix=".modules", dir=image.folder.parent) as work:
         apt = Apt(Path(work) / "apt", mirror(), recipe.kernel_suite, steps.run)
         apt.update()
-        out_of_tree.ensure(recipe.test_modules, image.kernel, apt, Path(work) / "modules", steps)
+        out_of_tree.ensure(recipe.own_modules, image.kernel, apt, Path(work) / "modules", steps)
 
 
 def _debian(recipe: Recipe, uri: str, rootfs: Path, steps: Steps) -> None:
@@ -196,7 +196,7 @@ def _kernel(recipe: Recipe, uri: str, work: Path, steps: Steps) -> tuple[kernel_
     apt = Apt(work / "apt", uri, recipe.kernel_suite, steps.run)
     apt.update()
     kernel = kernel_files.fetch(apt, work / "kernel", steps)
-    wanted = (*recipe.out_of_tree, *recipe.test_modules)
+    wanted = (*recipe.out_of_tree, *recipe.own_modules)
     modules = out_of_tree.ensure(wanted, kernel.version, apt, work / "modules", steps)
     return kernel, [file for name, file in modules.items() if name in recipe.out_of_tree]
 

@@ -125,7 +125,7 @@ class Machine:
         with ExitStack() as stack:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="flowfast-lab-")))
             initrd = folder / "initrd"
-            first_files = guest_init.first_files(command, self.share is not None, built.test_modules)
+            first_files = guest_init.first_files(command, self.share is not None, built.own_modules)
             initrd.write_bytes(built.initrd + first_files)
             ours: dict[str, socket.socket] = {}
             theirs: dict[str, socket.socket] = {}

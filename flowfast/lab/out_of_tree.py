@@ -1,7 +1,7 @@
 """Modules that Debian leaves out of its kernels, compiled from its own linux-source against its own linux-headers.
 
-netdevsim simulates devices with ESP offload; xfrm_iptfs is RFC 9347 (AGGFRAG, "IP-TFS"); this project's own devices
-(tests/module) do all of ESP (espsim), or choose queues by SPI (queuesim). They are compiled with the suite's own
+netdevsim simulates devices with ESP offload; xfrm_iptfs is RFC 9347 (AGGFRAG, "IP-TFS"). This project's own devices
+(flowfast/lab/module) do all of ESP (espsim), or choose queues by SPI (queuesim). They are compiled with the suite's own
 compiler, in a folder that apt fills and nothing is installed in, and kept by kernel version: an image that is rebuilt
 for another reason finds them.
 """
@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from flowfast.lab.apt import KEYRING, Apt, source_line
-from flowfast.lab.recipe import CHECKOUT, cache_folder
+from flowfast.lab.recipe import cache_folder
 from flowfast.lab.steps import BuildError, Steps
 
 TOOLS = ("base-files", "coreutils", "dash", "findutils", "grep", "make", "mawk", "sed")
@@ -48,7 +48,7 @@ SOURCES: Mapping[str, tuple[str | None, Callable[[Path, Path], None]]] = {
 }
 """Module -> the folder of the kernel's source that it needs, and what lays that out to be compiled by itself."""
 
-OWN: Mapping[str, Path] = {name: CHECKOUT / f"tests/module/{name}.c" for name in ("espsim", "queuesim")}
+OWN: Mapping[str, Path] = {name: Path(__file__).parent / f"module/{name}.c" for name in ("espsim", "queuesim")}
 """Modules of this project -> their source. Another source is another module, for who keeps them."""
 
 

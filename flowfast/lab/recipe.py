@@ -42,9 +42,9 @@ OPERATED = ("ansible-core", "prometheus", "python3-apt", "python3-hatchling", "p
 class Recipe:
     """One guest image: a Debian suite, and the suite whose newest kernel it boots.
 
-    `out_of_tree` names modules that Debian does not build and that are compiled from its linux-source. `test_modules`
-    are this project's own (tests/module): no part of the image, but compiled for its kernel and given to each boot, so
-    that a change to one does not rebuild the image.
+    `out_of_tree` names modules that Debian does not build and that are compiled from its linux-source. `own_modules`
+    are this project's own (flowfast/lab/module): no part of the image, but compiled for its kernel and given to each
+    boot, so that a change to one does not rebuild the image.
     """
 
     name: str
@@ -54,12 +54,12 @@ class Recipe:
     python: str  # of the suite, "3.13": the dependencies are fetched for it on the host
     packages: tuple[str, ...] = PACKAGES
     out_of_tree: tuple[str, ...] = ()
-    test_modules: tuple[str, ...] = ()
+    own_modules: tuple[str, ...] = ()
 
     def digest(self, dependencies: tuple[str, ...]) -> str:
         """Twelve hex digits over everything that was decided here; what a mirror decides (versions) is not in it."""
         decided = {"format": FORMAT, **asdict(self), "dependencies": dependencies}
-        del decided["test_modules"]
+        del decided["own_modules"]
         text = json.dumps(decided, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
@@ -74,7 +74,7 @@ RECIPES = {
             kernel_suite="testing",
             python="3.14",
             out_of_tree=("netdevsim", "xfrm_iptfs"),
-            test_modules=("espsim", "queuesim"),
+            own_modules=("espsim", "queuesim"),
         ),
         Recipe(
             "debian14-operated",  # deploy/ is tried there

@@ -74,7 +74,7 @@ DRIVERS: Mapping[str, Limits] = {
         capacity=33,  # of both directions together
         source="drivers/net/netdevsim/ipsec.c: nsim_ipsec_add_sa",
     ),
-    "espsim": Limits(PACKET, modes=frozenset({Mode.TUNNEL}), source="tests/module/espsim.c"),
+    "espsim": Limits(PACKET, modes=frozenset({Mode.TUNNEL}), source="flowfast/lab/module/espsim.c"),
 }
 UNKNOWN = Limits()
 

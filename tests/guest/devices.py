@@ -1,7 +1,7 @@
 """Devices with IPsec offload that need no hardware, as wires of the lab; and SAs and policies in them.
 
-netdevsim (Linux' own) takes SAs by crypto offload: it keeps books of them, and encrypts nothing. espsim (tests/module)
-takes SAs and policies by packet offload, and does all of ESP.
+netdevsim (Linux' own) takes SAs by crypto offload: it keeps books of them, and encrypts nothing. espsim
+(flowfast/lab/espsim.py) takes SAs and policies by packet offload, and does all of ESP.
 """
 
 import asyncio
@@ -21,8 +21,6 @@ from flowfast.lab.topology import Family, TwoGateways, lan_prefix, wan_address
 from flowfast.lab.wires import End
 from flowfast.model.sa import Direction, Mode, Offload, Policy, Selector, Template
 
-ESPSIM = Path("/run/lab/espsim.ko")
-SETTINGS = Path("/sys/module/espsim/parameters")
 BUS = Path("/sys/bus/netdevsim")
 US, PEER = wan_address(1, 4), wan_address(2, 4)
 SPI_OUT, SPI_IN = 0x1001, 0x2001
@@ -65,40 +63,6 @@ def _newest(ns: Netns) -> str:
 def books(number: int = 1) -> str:
     """What netdevsim keeps of the SAs in it: "SA count=2 tx=0", and some lines for each."""
     return Path(f"/sys/kernel/debug/netdevsim/netdevsim{number}/ports/0/ipsec").read_text()
-
-
-class Sims:
-    """Pairs of devices of a module of this project's, called after it; `settings` are its parameters."""
-
-    def __init__(self, module: str, pairs: int = 1, **settings: int) -> None:
-        more = [f"{name}={value}" for name, value in settings.items()]
-        subprocess.run(["insmod", f"/run/lab/{module}.ko", "lab=1", f"pairs={pairs}", *more], check=True)
-        self._module = module
-        self._free = [(f"{module}{2 * pair}", f"{module}{2 * pair + 1}") for pair in range(pairs)]
-
-    def join(self, one: End, other: End) -> None:
-        """Moves a pair to where it is wanted."""
-        for name, end in zip(self._free.pop(0), (one, other), strict=True):
-            subprocess.run(["ip", "link", "set", name, "netns", end.ns.name, "name", end.name], check=True)
-
-    def close(self) -> None:
-        """Removes all, wherever they are."""
-        subprocess.run(["rmmod", self._module], check=True)
-
-
-class EspSims(Sims):
-    """Pairs of espsims."""
-
-    def __init__(self, pairs: int = 1) -> None:
-        super().__init__("espsim", pairs)
-
-
-def setting(name: str, value: int | None = None) -> int:
-    """A parameter of espsim, after it was set to `value`: deaf, still, capacity, tx_secpath, tx_missed."""
-    if value is not None:
-        (SETTINGS / name).write_text(str(value))
-    text = (SETTINGS / name).read_text().strip()
-    return {"Y": 1, "N": 0}[text] if text in "YN" else int(text)
 
 
 def index_of(ns: Netns, device: str) -> int:

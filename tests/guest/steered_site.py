@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from flowfast.lab.ike import Daemon, two_daemons
+from flowfast.lab.sims import Sims
 from flowfast.lab.topology import TwoGateways, two_gateways
 from flowfast.lab.wires import Wires
 from flowfast.model.sa import Direction
-from tests.guest.devices import Sims
 from tests.guest.router import Router
 from tests.guest.steered import Flows, Seen, cpus_with_sas, knobs, sas_of, watching
 
@@ -33,8 +33,8 @@ KINDS = {
 }
 """By name: wire, steering.wan and steering.lan on gw1, strongSwan's per_cpu_sas on both ends.
 
-"queues": a WAN of queuesims (tests/module), which choose queues by SPI. With XDP on the LAN, veths hand over unfinished
-checksums, as they do by themselves.
+"queues": a WAN of queuesims (flowfast/lab/module), which choose queues by SPI. With XDP on the LAN, veths hand over
+unfinished checksums, as they do by themselves.
 """
 
 

@@ -17,6 +17,7 @@ from typing import Any, Self
 import pytest
 
 from flowfast.kernel.xfrm import Aead, AsyncXfrmSocket
+from flowfast.lab.espsim import MODULE, EspSims, setting
 from flowfast.lab.inject import Arrivals, Injection, Tuple
 from flowfast.lab.netns import LabError
 from flowfast.lab.topology import Family, TwoGateways, two_gateways
@@ -26,15 +27,12 @@ from flowfast.model.sa import Direction, Encap, Mode, Offload, Selector
 from tests.guest import devices
 from tests.guest.devices import (
     CRYPTO,
-    ESPSIM,
     PACKET,
-    EspSims,
     offloaded,
     plaintext,
     policies,
     sa,
     secure,
-    setting,
     with_xfrm,
 )
 from tests.guest.oneshot import FullPath, apply, flowfast, meet, metrics, running, to_and_fro
@@ -89,7 +87,7 @@ def back(topo: TwoGateways, family: Family = 4, rounds: int = 100) -> int:
 
 
 def test_it_loads_only_where_it_is_asked_for_by_name() -> None:
-    refused = subprocess.run(["insmod", str(ESPSIM)], capture_output=True, text=True, check=False)
+    refused = subprocess.run(["insmod", str(MODULE)], capture_output=True, text=True, check=False)
     assert refused.returncode != 0
     assert "Operation not permitted" in refused.stderr
 

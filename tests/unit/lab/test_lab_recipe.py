@@ -23,8 +23,8 @@ def test_the_digest_follows_everything_that_was_decided() -> None:
 
 def test_a_module_of_our_own_makes_no_other_image() -> None:
     first = recipe.RECIPES["debian14"]
-    assert first.test_modules
-    assert dataclasses.replace(first, test_modules=()).digest(()) == first.digest(())
+    assert first.own_modules
+    assert dataclasses.replace(first, own_modules=()).digest(()) == first.digest(())
 
 
 def test_another_format_rebuilds_every_image(monkeypatch: pytest.MonkeyPatch) -> None:
