@@ -16,7 +16,8 @@ class EspSims(Sims):
 
 
 def setting(name: str, value: int | None = None) -> int:
-    """A parameter of espsim, after it was set to `value`: deaf, still, capacity, tx_secpath, tx_missed."""
+    """A parameter of espsim, after it was set to `value`: deaf, still, sink, capacity, tx_secpath, tx_missed,
+    busy."""
     if value is not None:
         (SETTINGS / name).write_text(str(value))
     text = (SETTINGS / name).read_text().strip()

@@ -57,6 +57,14 @@ static uint tx_missed;
 module_param(tx_missed, uint, 0444);
 MODULE_PARM_DESC(tx_missed, "Counts packets dropped because a policy matched them and no SA was there");
 
+static bool sink;
+module_param(sink, bool, 0644);
+MODULE_PARM_DESC(sink, "What is sent, but for ARP, is lost on the wire: so nothing is measured but who sent it");
+
+static unsigned long long busy;
+module_param(busy, ullong, 0444);
+MODULE_PARM_DESC(busy, "Nanoseconds that a device would have spent instead of the CPU, sending and receiving (one CPU)");
+
 struct espsim_sa {
 	struct list_head list;
 	struct xfrm_state *x;
@@ -579,7 +587,7 @@ static struct espsim_sa *espsim_outbound(struct espsim *es, struct sk_buff *skb,
 	return found;
 }
 
-static netdev_tx_t espsim_xmit(struct sk_buff *skb, struct net_device *dev)
+static void espsim_send(struct sk_buff *skb, struct net_device *dev)
 {
 	struct espsim *es = netdev_priv(dev);
 	struct sk_buff *wrapped = skb;
@@ -606,12 +614,22 @@ static netdev_tx_t espsim_xmit(struct sk_buff *skb, struct net_device *dev)
 		goto dropped;
 	}
 	dev_sw_netstats_tx_add(dev, 1, size);
-	if (__dev_forward_skb(es->peer, wrapped) == NET_RX_SUCCESS)
+	if (sink && wrapped->protocol != htons(ETH_P_ARP))
+		kfree_skb(wrapped);
+	else if (__dev_forward_skb(es->peer, wrapped) == NET_RX_SUCCESS)
 		espsim_receive(es->peer, wrapped);
-	return NETDEV_TX_OK;
+	return;
 dropped:
 	DEV_STATS_INC(dev, tx_dropped);
 	kfree_skb(skb);
+}
+
+static netdev_tx_t espsim_xmit(struct sk_buff *skb, struct net_device *dev)
+{
+	u64 since = ktime_get_ns();
+
+	espsim_send(skb, dev);
+	busy += ktime_get_ns() - since;
 	return NETDEV_TX_OK;
 }
 
