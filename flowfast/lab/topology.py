@@ -48,7 +48,7 @@ def lan_address(side: int, family: Family, host: int = 2, tunnel: int = 0) -> st
     return str(ipaddress.ip_address(f"fd00:{side}:0:0:{tunnel:x}::{host:x}"))
 
 
-def _part(side: int, family: Family, tunnel: int) -> str:
+def part_prefix(side: int, family: Family, tunnel: int) -> str:
     """What one of several tunnels protects of a network."""
     return f"10.{side}.{tunnel}.0/24" if family == 4 else str(ipaddress.ip_network(f"fd00:{side}:0:0:{tunnel:x}::/80"))
 
@@ -145,7 +145,7 @@ def _tunnels(kind: Kind, families: tuple[Family, ...], count: int) -> tuple[Tunn
     def part(side: int, number: int) -> tuple[str, ...]:
         if count == 1:
             return tuple(lan_prefix(side, family) for family in families)
-        return tuple(_part(side, family, number) for family in families)
+        return tuple(part_prefix(side, family, number) for family in families)
 
     return tuple(
         Tunnel(
@@ -172,7 +172,7 @@ def _host(built: TwoGateways, side: Literal[1, 2], hosts: int) -> None:
     routes = [Route("default" if f == 4 else "::/0", via=lan_address(side, f, 1)) for f in built.families]
     if len(built.tunnels) > 1:
         routes += [
-            Route(_part(other, f, n), via=lan_address(side, f, 1), source=lan_address(side, f, 2, n))
+            Route(part_prefix(other, f, n), via=lan_address(side, f, 1), source=lan_address(side, f, 2, n))
             for n in numbers
             for f in built.families
         ]

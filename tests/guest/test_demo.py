@@ -1,6 +1,8 @@
-"""The demo's scenario on a real kernel, with small loads: it comes to its end, and shows what it should."""
+"""The demo's scenarios on a real kernel, with small loads: they come to their end, and show what they should."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 
 import pytest
@@ -8,22 +10,41 @@ import pytest
 from flowfast.lab.demo import cost, scenario
 from flowfast.lab.demo.events import Progress
 from flowfast.lab.demo.loads import Load
-from flowfast.lab.demo.result import Result, part_of
+from flowfast.lab.demo.result import Part, Result, part_of
 from flowfast.lab.demo.scenario import Scenario
+from flowfast.lab.demo.site import PartName
 from flowfast.lab.demo.verdict import problems
 
-pytestmark = [pytest.mark.guest(images=["debian14"], nics=3, icount=True), pytest.mark.long]
+pytestmark = [pytest.mark.guest(images=["debian14"], nics=3, icount=True), pytest.mark.long(seconds=120)]
+
+SMALL = (Load("TCP", 2_000_000), Load("UDP, 1000 bytes", 1_000_000, 1000))
 
 
-def test_the_scenario_shows_the_fast_path(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scenario, "LOADS", (Load("TCP", 2_000_000), Load("UDP, 1000 bytes", 1_000_000, 1000)))
+@contextmanager
+def played(name: PartName, monkeypatch: pytest.MonkeyPatch) -> Iterator[Part]:
+    """A part with small loads, which is as it should be."""
+    monkeypatch.setattr(scenario, "LOADS", {name: SMALL})
     monkeypatch.setattr(scenario, "AFTER_KILL", Load("TCP, controllers killed", 2_000_000))
     monkeypatch.setattr(cost, "COUNTS", (50, 300))
     said: list[Progress] = []
-    with Scenario("policy", said.append).played() as played:
-        part = played
-    assert problems(Result("", "", "", "", "", 0.0, (part,))) == []
+    with Scenario(name, said.append).played() as part:
+        assert problems(Result("", "", "", "", "", 0.0, (part,))) == []
+        yield part
+    fractions = [progress.fraction for progress in said]
+    assert fractions == sorted(fractions)
+    assert fractions[-1] <= 1
+    assert part_of(json.loads(json.dumps(asdict(part)))) == part
+    assert not [window for window in part.windows if not window.bits_per_second]
+    for each in part.costs:
+        for full, fast in ((each.tx_full, each.tx_fast), (each.rx_full, each.rx_fast)):
+            assert full is not None
+            assert fast is not None
+            assert fast < full
 
+
+def test_the_scenario_shows_the_fast_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    with played("policy", monkeypatch) as part:
+        pass
     assert part.tunnels == ["berlin", "berlin-v6"]
     for tunnel in part.tunnels:
         for way in ("tx", "rx"):
@@ -31,16 +52,23 @@ def test_the_scenario_shows_the_fast_path(monkeypatch: pytest.MonkeyPatch) -> No
             assert before.bytes > 2_000_000
             assert before.forward_bytes > 0.9 * before.bytes
             assert since.forward_packets < 0.01 * since.packets
-    assert not [window for window in part.windows if not window.bits_per_second]
     assert all(sa.algorithm == "rfc4106(gcm(aes))" and sa.full.bytes and sa.fast.bytes for sa in part.sas)
-    assert part.cost.tx_fast is not None
-    assert part.cost.tx_full is not None
-    assert part.cost.tx_fast < part.cost.tx_full
     assert any("[OFFLOAD]" in line for line in part.offloaded)
-    # What is on the fast path stays there when both controllers are killed.
+    # What is on the fast path stays there when the controllers are killed.
     after = [window for window in part.windows if window.start >= part.killed]
     assert [window.traffic.fast_share > 0.99 for window in after if window.traffic.fast_share] == [True]
-    fractions = [progress.fraction for progress in said]
-    assert fractions == sorted(fractions)
-    assert fractions[-1] <= 1
-    assert part_of(json.loads(json.dumps(asdict(part)))) == part
+
+
+def test_the_scenario_shows_who_does_esp(monkeypatch: pytest.MonkeyPatch) -> None:
+    with played("offload", monkeypatch) as part:
+        pass
+    by_nic, by_cpu = part.costs
+    assert (by_nic.of, by_cpu.of) == ("oslo, ESP by the NIC", "rome, ESP by the CPU")
+    assert None not in (by_nic.tx_full, by_cpu.tx_full, by_nic.tx_fast, by_cpu.tx_fast)
+    assert by_nic.tx_full < by_cpu.tx_full
+    assert by_nic.tx_fast < by_cpu.tx_fast
+    work = {(sa.tunnel, sa.way): sa for sa in part.esp}
+    assert len(work) == 4
+    assert all(work["oslo", way].device == "wan0" and work["oslo", way].by_cpu == 0 for way in ("tx", "rx"))
+    assert all(sa.packets > 2000 for sa in part.esp)
+    assert all(work["rome", way].by_cpu == work["rome", way].packets for way in ("tx", "rx"))

@@ -1,4 +1,4 @@
-"""flowfast on both gateways, as an operator would run it: `flowfast run CONFIG`, each in its own namespace."""
+"""flowfast on a gateway, as an operator would run it: `flowfast run CONFIG`, in the gateway's namespace."""
 
 import os
 import signal

@@ -1,6 +1,9 @@
 """What is sent: the loads, and iperf3's command for each."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+
+from flowfast.lab.demo.site import PartName
 
 
 @dataclass(frozen=True, slots=True)
@@ -12,7 +15,12 @@ class Load:
     payload: int | None = None
 
 
-LOADS = (Load("TCP", 6_000_000), Load("UDP, 1300 bytes", 5_000_000, 1300), Load("UDP, 100 bytes", 600_000, 100))
+TCP, SMALL = Load("TCP", 6_000_000), Load("UDP, 100 bytes", 600_000, 100)
+LOADS: Mapping[PartName, tuple[Load, ...]] = {
+    "policy": (TCP, Load("UDP, 1300 bytes", 5_000_000, 1300), SMALL),
+    "interface": (TCP, Load("UDP, 1300 bytes", 5_000_000, 1300), SMALL),
+    "offload": (TCP, SMALL),
+}
 AFTER_KILL = Load("TCP, controllers killed", 6_000_000)
 
 

@@ -5,7 +5,7 @@ import os
 import threading
 import time
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
 
@@ -27,24 +27,33 @@ EVERY = 0.02
 class Reading:
     """All counters of a gateway at one moment: of its SAs by SPI, and by way as the operator's firewall counts.
 
-    `took`: seconds from `at` until all was read. No more than this is kept of an SA: there will be thousands.
+    `took`: seconds from `at` until all was read. `sequences`: the last number of each SA; it counts ESP packets, where
+    an SA counts a packet that GRO made of many once. No more is kept of an SA: there will be thousands of readings.
     """
 
     at: float
     took: float
     sas: dict[int, Counters]
     forward: dict[Way, CounterValue]
+    sequences: dict[int, int] = field(default_factory=dict)
 
     def bytes(self, spis: Collection[int]) -> int:
         """Inner bytes of some SAs."""
         return sum(counters.bytes for spi, counters in self.sas.items() if spi in spis)
 
+    def esp_packets(self, spis: Collection[int]) -> int:
+        """ESP packets of some SAs."""
+        return sum(last for spi, last in self.sequences.items() if spi in spis)
+
 
 class Meter:
-    """`with Meter("gw1") as meter: before = meter.read()`. Reads by itself too; `readings` holds all of them."""
+    """`with Meter("gw1") as meter: before = meter.read()`. Reads by itself too; `readings` holds all of them.
 
-    def __init__(self, namespace: str) -> None:
-        self._namespace = namespace
+    `peer`: the namespace whose SAs are read instead of the gateway's own.
+    """
+
+    def __init__(self, namespace: str, peer: str | None = None) -> None:
+        self._namespace, self._peer = namespace, peer
         self.readings: list[Reading] = []
         self.sas: dict[int, SA] = {}
         """Every SA that was seen, by SPI."""
@@ -97,7 +106,7 @@ class Meter:
 
     async def _loop(self) -> None:
         nft = RealNft()
-        async with AsyncXfrmSocket() as xfrm:
+        async with AsyncXfrmSocket(self._peer) as xfrm:
             while not self._done.is_set():
                 self._wanted.clear()
                 at = time.monotonic()
@@ -105,9 +114,11 @@ class Meter:
                 forward = nft.counters(SITE)
                 took = time.monotonic() - at
                 counters = {spi: sa.counters for spi, sa in sas.items()}
+                sequences = {spi: max(sa.replay.oseq, sa.replay.seq) for spi, sa in sas.items()}
                 with self._news:
                     self.sas |= sas
-                    self.readings.append(Reading(at, took, counters, {"tx": forward["tx"], "rx": forward["rx"]}))
+                    ways: dict[Way, CounterValue] = {"tx": forward["tx"], "rx": forward["rx"]}
+                    self.readings.append(Reading(at, took, counters, ways, sequences))
                     self._news.notify_all()
                 # Blocks the loop, which has nothing else to do.
                 self._wanted.wait(EVERY)

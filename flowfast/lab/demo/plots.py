@@ -73,9 +73,9 @@ def throughput(part: Part) -> str:
 def cost(parts: Sequence[Part]) -> str:
     """Bars of what a packet costs the gateway on both paths."""
     rows = [
-        (f"{part.topology}, {WORDS[way]}", *((c.tx_full, c.tx_fast) if way == "tx" else (c.rx_full, c.rx_fast)))
+        (f"{c.of}, {WORDS[way]}", *((c.tx_full, c.tx_fast) if way == "tx" else (c.rx_full, c.rx_fast)))
         for part in parts
-        for c in (part.cost,)
+        for c in part.costs
         for way in WAYS
     ]
     with figure_of(WIDTH, 0.5 + 0.42 * len(rows)) as (figure, save):

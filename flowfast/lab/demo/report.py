@@ -56,7 +56,8 @@ def headlines(result: Result) -> list[Headline]:
             geometric_mean(
                 each
                 for part in result.parts
-                for each in (factor(part.cost.tx_fast, part.cost.tx_full), factor(part.cost.rx_fast, part.cost.rx_full))
+                for cost in part.costs
+                for each in (factor(cost.tx_fast, cost.tx_full), factor(cost.rx_fast, cost.rx_full))
             ),
         ),
         *(

@@ -114,12 +114,27 @@ class Wire:
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """Instructions that gw1 spends on one 60-byte UDP packet (IPv4), from NIC to NIC."""
+    """Instructions that gw1's CPU spends on one 60-byte UDP packet (IPv4), from NIC to NIC; `of`: whose packet."""
 
+    of: str
     tx_full: float | None = None
     tx_fast: float | None = None
     rx_full: float | None = None
     rx_fast: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class EspWork:
+    """One SA of gw1, where a NIC can do ESP: whether it should, the device that the SA is in, if it is in one, and how
+    many ESP packets the CPU encrypted or decrypted, by the sequence numbers that it gave or saw."""
+
+    tunnel: str
+    way: Way
+    spi: int
+    wanted: bool
+    device: str | None
+    packets: int
+    by_cpu: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,19 +159,21 @@ class Part:
     sas: tuple[SaTraffic, ...]
     samples: tuple[Sample, ...]
     started: float
-    """When `flowfast run` was started, and when both gateways had applied; then, when both controllers were killed."""
+    """When `flowfast run` was started, and when all gateways had applied; then, when the controllers were killed."""
     applied: float
     killed: float
     streams: tuple[Stream, ...]
     full_wire: Wire
     fast_wire: Wire
-    cost: Cost
+    costs: tuple[Cost, ...]
     offloaded: tuple[str, ...]
     """Connections as conntrack lists them."""
     ruleset: str
     config: str
     metrics: str
     versions: dict[str, str]
+    esp: tuple[EspWork, ...] = ()
+    """Only where a NIC does some of it."""
 
     @property
     def lanes(self) -> list[Lane]:

@@ -1,10 +1,11 @@
-"""What happens in the guest: `python3 -m flowfast.lab.demo.scenario policy|interface`.
+"""What happens in the guest: `python3 -m flowfast.lab.demo.scenario policy|interface|offload`.
 
-Two gateways and two hosts on emulated NICs, strongSwan's tunnels, a small firewall. The same loads run over the full
-L3 path first, then with `flowfast run` on both gateways. Says every step on standard output (events.py), and at the
-end everything that was measured.
+Two gateways and two hosts on the devices of the part (stage.py), strongSwan's tunnels, a small firewall. The same
+loads run over the full L3 path first, then with `flowfast run` on the gateways. Says every step on standard output
+(events.py), and at the end everything that was measured.
 """
 
+import asyncio
 import gc
 import json
 import os
@@ -12,44 +13,44 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from enum import IntEnum
 from pathlib import Path
-from typing import get_args
+from typing import TypeVar, get_args
 
-from flowfast.lab.capture import Capture, capture
+from flowfast.kernel.xfrm import AsyncXfrmSocket
 from flowfast.lab.demo import cost
+from flowfast.lab.demo.accounts import Accounts
 from flowfast.lab.demo.awake import Awake
 from flowfast.lab.demo.controller import Controller
 from flowfast.lab.demo.events import Failed, Progress
 from flowfast.lab.demo.loads import AFTER_KILL, LOADS, Load, iperf3
-from flowfast.lab.demo.meter import Meter, Reading
+from flowfast.lab.demo.meter import Meter
 from flowfast.lab.demo.rate import rate
 from flowfast.lab.demo.result import (
     ROUTES,
     WAYS,
     Cost,
+    EspWork,
     Lane,
     Part,
     Route,
-    Sample,
     SaTraffic,
     Stream,
-    Traffic,
     Way,
     Window,
     Wire,
 )
-from flowfast.lab.demo.site import FIREWALL, TITLES, TUNNELS, PartName, config, connection
+from flowfast.lab.demo.site import DRIVEN, TITLES, TUNNELS, PartName, Side, config, connection, costed, firewall
+from flowfast.lab.demo.stage import Stage, set_up
 from flowfast.lab.demo.tap import Tap
 from flowfast.lab.demo.verdict import PATHS, WORDS
 from flowfast.lab.ike import Daemon
 from flowfast.lab.iperf import iperf3_server, parse_iperf3
 from flowfast.lab.netns import Netns
-from flowfast.lab.topology import BOTH, TwoGateways, lan_prefix, two_gateways, wan_address
+from flowfast.lab.topology import BOTH, TwoGateways, lan_prefix
 from flowfast.lab.traffic import UdpFlow
 from flowfast.model.errors import FlowfastError
 from flowfast.model.sa import SA
@@ -73,21 +74,21 @@ class _Step(IntEnum):
     TUNNELS = 4
     COST = 10
     LOAD = 2
-    SWITCH = 26
+    SWITCH = 13
+    """Of one controller."""
     KILL = 3
 
 
 class _Steps:
     """Turns steps into progress; the guest has booted when it begins."""
 
-    def __init__(self, loads: int, say: Say) -> None:
-        once = sum(_Step) - _Step.LOAD + _Step.COST
-        self._total, self._say = once + loads * _Step.LOAD, say
-        self._done, self._next = 0, _Step.BOOT
+    def __init__(self, say: Say, **several: int) -> None:
+        self._total, self._say = sum(step * several.get(step.name, 1) for step in _Step), say
+        self._done, self._next = 0, int(_Step.BOOT)
 
-    def begin(self, step: _Step, sentence: str) -> None:
+    def begin(self, step: _Step, sentence: str, times: int = 1) -> None:
         self._done += self._next
-        self._next, self._sentence = step, sentence
+        self._next, self._sentence = step * times, sentence
         self.again()
 
     def again(self) -> None:
@@ -95,19 +96,21 @@ class _Steps:
         self._say(Progress(self._done / self._total, self._sentence))
 
 
-def _is_out(sa: SA) -> bool:
-    return sa.src == wan_address(1, 4)
-
-
 class Scenario:
     """One guest's run. `clock`: guest seconds since it began."""
 
     def __init__(self, part: PartName, say: Say) -> None:
-        self.part = part
-        self.lanes = [Lane(t.name, family, way) for t in TUNNELS[part] for family in t.families for way in WAYS]
-        self.steps = _Steps(len(ROUTES) * len(self.lanes) * len(LOADS), say)
+        self.part, self.tunnels, self.loads = part, TUNNELS[part], LOADS[part]
+        self.carried = [(tunnel, family) for tunnel in self.tunnels for family in tunnel.families]
+        self.lanes = {Lane(tunnel.name, family, way): tunnel for tunnel, family in self.carried for way in WAYS}
+        self.steps = _Steps(
+            say,
+            LOAD=len(ROUTES) * len(self.lanes) * len(self.loads),
+            COST=len(ROUTES) * len(costed(part)),
+            SWITCH=len(DRIVEN[part]),
+        )
         self.windows: list[Window] = []
-        self.by_sa: dict[Route, dict[int, Traffic]] = {"full": defaultdict(Traffic), "fast": defaultdict(Traffic)}
+        self.generator: float | None = None
         self.began = time.monotonic()
 
     @property
@@ -125,101 +128,108 @@ class Scenario:
         Path("/proc/sys/net/core/rmem_default").write_text(str(SOCKET_BUFFER))
         with ExitStack() as stack:
             self.awake = stack.enter_context(Awake())
-            topo = stack.enter_context(two_gateways("policy" if self.part == "policy" else "xfrmi", "nic"))
+            stage = stack.enter_context(set_up(self.part))
+            topo = stage.topo
             for gateway in (topo.gw1, topo.gw2):
-                gateway.run(["nft", "-f", "-"], stdin=FIREWALL)
-            self.steps.begin(_Step.TUNNELS, "strongSwan brings up " + " and ".join(t.name for t in TUNNELS[self.part]))
-            ike = self._tunnels(topo, stack)
-            self.reqids = {sa.reqid: sa.name for sa in ike.list_sas()}
-            for host in (topo.h1, topo.h2):
-                for family in BOTH:
-                    address = topo.host_address(1 if host is topo.h1 else 2, family)
-                    stack.enter_context(iperf3_server(host, address, PORT + family))
-            self.tap = stack.enter_context(Tap(topo.wan[0]))
-            meter = stack.enter_context(Meter("gw1"))
-            yield self._measure(topo, meter, Path(stack.enter_context(tempfile.TemporaryDirectory())))
+                gateway.run(["nft", "-f", "-"], stdin=firewall(self.part))
+            self.steps.begin(_Step.TUNNELS, "strongSwan brings up " + " and ".join(t.name for t in self.tunnels))
+            ours, theirs = self._ike(topo, stack)
+            for tunnel, family in self.carried:
+                for host, side in ((topo.h1, 1), (topo.h2, 2)):
+                    stack.enter_context(iperf3_server(host, tunnel.host(side, family), PORT + family))
+            self.tap = stack.enter_context(Tap(stage.wire))
+            meter = stack.enter_context(Meter("gw1", stage.peer))
+            listed = (theirs if stage.peer else ours).list_sas()
+            self.accounts = Accounts(meter, {sa.reqid: sa.name for sa in listed}, self.began)
+            yield self._measure(stage, meter, Path(stack.enter_context(tempfile.TemporaryDirectory())))
 
-    def _tunnels(self, topo: TwoGateways, stack: ExitStack) -> Daemon:
+    def _ike(self, topo: TwoGateways, stack: ExitStack) -> tuple[Daemon, Daemon]:
         secret = os.urandom(24).hex()
-        left = stack.enter_context(Daemon(topo.gw1, (connection(self.part, 1),), secret))
-        stack.enter_context(Daemon(topo.gw2, (connection(self.part, 2),), secret))
-        for tunnel in TUNNELS[self.part]:
+        left, right = (
+            stack.enter_context(Daemon(gateway, (connection(self.part, side),), secret))
+            for gateway, side in zip((topo.gw1, topo.gw2), get_args(Side), strict=True)
+        )
+        for tunnel in self.tunnels:
             left.initiate(tunnel.name)
-        return left
+        return left, right
 
-    def _measure(self, topo: TwoGateways, meter: Meter, folder: Path) -> Part:
-        self.steps.begin(_Step.COST, "cost of a packet on the full L3 path")
-        cost.establish(topo)
-        with self.awake.paused():
-            generator = cost.generator(topo)
-            tx_full, rx_full = cost.outbound(topo, generator), cost.inbound(topo)
-        with self._watched(topo, meter) as full_wire, self.awake.paused():
-            self._loads(topo, meter, "full")
-        controllers = [
-            Controller(topo.gw1, config(self.part, 1), folder),
-            Controller(topo.gw2, config(self.part, 2), folder),
-        ]
-        with self._watched(topo, meter) as fast_wire:
-            streams, started, applied = self._switch_over(topo, controllers)
+    def _measure(self, stage: Stage, meter: Meter, folder: Path) -> Part:
+        full = self._costs(stage, PATHS["full"])
+        with self._watched(stage, meter) as full_wire, self.awake.paused():
+            self._loads(stage, meter, "full")
+        controllers = [Controller(stage.gateway(side), config(self.part, side), folder) for side in DRIVEN[self.part]]
+        with self._watched(stage, meter) as fast_wire:
+            streams, started, applied = self._switch_over(stage, controllers)
             with self.awake.paused():
-                self._loads(topo, meter, "fast")
+                self._loads(stage, meter, "fast")
                 time.sleep(ROUND)
-            offloaded = _offloaded(topo.gw1)
+            offloaded = _offloaded(stage.topo.gw1)
             metrics = _tunnel_metrics(controllers[0].metrics())
-            ruleset = topo.gw1.run(["nft", "list", "ruleset"]).stdout
-            self.steps.begin(_Step.KILL, "kill -9 of both controllers, and traffic goes on")
+            ruleset = stage.topo.gw1.run(["nft", "list", "ruleset"]).stdout
+            self.steps.begin(_Step.KILL, "kill -9 of the controllers, and traffic goes on")
             for controller in controllers:
                 controller.kill()
             killed = self.clock
             with self.awake.paused():
-                self._window(topo, meter, self.lanes[0], AFTER_KILL, "fast")
-        self.steps.begin(_Step.COST, "cost of a packet on the flowtable")
-        cost.establish(topo)
-        with self.awake.paused():
-            tx_fast, rx_fast = cost.outbound(topo, generator), cost.inbound(topo)
+                self._window(stage, meter, next(iter(self.lanes)), AFTER_KILL, "fast")
+        fast = self._costs(stage, PATHS["fast"])
         return Part(
             name=self.part,
             topology=TITLES[self.part],
             windows=tuple(self.windows),
-            sas=tuple(self._sa_rows(meter)),
-            samples=tuple(self._samples(meter)),
+            sas=_in_order(self.accounts.sa_rows()),
+            samples=tuple(self.accounts.samples()),
             started=started,
             applied=applied,
             killed=killed,
             streams=streams,
             full_wire=full_wire(),
             fast_wire=fast_wire(),
-            cost=Cost(tx_full, tx_fast, rx_full, rx_fast),
+            costs=tuple(
+                Cost(of, tx_full=full[of]["tx"], tx_fast=fast[of]["tx"], rx_full=full[of]["rx"], rx_fast=fast[of]["rx"])
+                for of in full
+            ),
             offloaded=offloaded,
             ruleset=ruleset,
             config=config(self.part, 1),
             metrics=metrics,
             versions=_versions(),
+            esp=self._esp(stage),
         )
 
-    # --- loads -------------------------------------------------------------------------------------------------------
+    # --- loads and costs ---------------------------------------------------------------------------------------------
 
-    def _loads(self, topo: TwoGateways, meter: Meter, route: Route) -> None:
+    def _costs(self, stage: Stage, words: str) -> dict[str, dict[Way, float | None]]:
+        """What a packet costs on the path that is set up: of the first tunnel, and of all where they differ."""
+        found: dict[str, dict[Way, float | None]] = {}
+        for of, tunnel in costed(self.part):
+            self.steps.begin(_Step.COST, f"cost of a packet on the {words}: {of}")
+            cost.establish(stage, tunnel)
+            with self.awake.paused():
+                if self.generator is None:
+                    self.generator = cost.generator(stage, tunnel)
+                out, inward = cost.outbound(stage, tunnel, self.generator), cost.inbound(stage, tunnel)
+            found[of] = {"tx": out, "rx": inward}
+        return found
+
+    def _loads(self, stage: Stage, meter: Meter, route: Route) -> None:
         for lane in self.lanes:
-            for load in LOADS:
+            for load in self.loads:
                 where = f"{lane.tunnel}, IPv{lane.family}, {WORDS[lane.way]}"
                 self.steps.begin(_Step.LOAD, f"{PATHS[route]}: {where}, {load.name}")
-                self._window(topo, meter, lane, load, route)
+                self._window(stage, meter, lane, load, route)
 
-    def _window(self, topo: TwoGateways, meter: Meter, lane: Lane, load: Load, route: Route) -> None:
-        client, address = (
-            (topo.h1, topo.host_address(2, lane.family))
-            if lane.way == "tx"
-            else (topo.h2, topo.host_address(1, lane.family))
-        )
+    def _window(self, stage: Stage, meter: Meter, lane: Lane, load: Load, route: Route) -> None:
+        client, far = (stage.topo.h1, 2) if lane.way == "tx" else (stage.topo.h2, 1)
         before = meter.read()
         self.tap.seen()
+        address = self.lanes[lane].host(far, lane.family)
         done = client.run(iperf3(address, PORT + lane.family, load), check=False)
         said = parse_iperf3(done.stdout or json.dumps({"error": done.stderr.strip()}))
         after = meter.read()
-        carried = {way: self._carried(meter, (before, after), lane.tunnel, way, route) for way in WAYS}
-        spis, own = self._spis(meter, lane.way, lane.tunnel), carried[lane.way]
-        size = own.bytes / max(1, own.packets)
+        carried = {way: self.accounts.carried((before, after), lane.tunnel, way, route) for way in WAYS}
+        spis, own = self.accounts.spis(lane.way, lane.tunnel), carried[lane.way]
+        size = own.bytes / max(1, after.esp_packets(spis) - before.esp_packets(spis))
         points = [(each.at, each.sequence * size) for each in self.tap.seen() if each.spi in spis]
         self.windows.append(
             Window(
@@ -236,47 +246,25 @@ class Scenario:
             )
         )
 
-    def _spis(self, meter: Meter, way: Way, tunnel: str | None = None) -> set[int]:
-        """The SAs of one way, of one tunnel or of all."""
-        return {
-            spi
-            for spi, sa in meter.sas.items()
-            if _is_out(sa) == (way == "tx") and tunnel in (None, self.reqids.get(sa.reqid))
-        }
-
-    def _carried(self, meter: Meter, readings: tuple[Reading, Reading], tunnel: str, way: Way, route: Route) -> Traffic:
-        """Growth between two readings; only one tunnel is loaded, so that what was forwarded was its."""
-        before, after = readings
-        total = Traffic(
-            forward_bytes=after.forward[way].bytes - before.forward[way].bytes,
-            forward_packets=after.forward[way].packets - before.forward[way].packets,
-        )
-        for spi in self._spis(meter, way, tunnel) & after.sas.keys():
-            old, new = before.sas.get(spi), after.sas[spi]
-            grown = Traffic(new.bytes - (old.bytes if old else 0), new.packets - (old.packets if old else 0))
-            total += grown
-            self.by_sa[route][spi] += grown + Traffic(0, 0, total.forward_bytes, total.forward_packets)
-        return total
-
     # --- from one path to the other ----------------------------------------------------------------------------------
 
-    def _switch_over(self, topo: TwoGateways, controllers: list[Controller]) -> tuple[tuple[Stream, ...], float, float]:
-        """Starts flowfast on both gateways while a stream runs in each tunnel; what became of the streams, and when."""
-        self.steps.begin(_Step.SWITCH, "`flowfast run` starts on both gateways, under traffic")
+    def _switch_over(self, stage: Stage, controllers: list[Controller]) -> tuple[tuple[Stream, ...], float, float]:
+        """Starts flowfast while a stream runs in each tunnel; what became of the streams, and when."""
+        where = "both gateways" if len(controllers) > 1 else "gw1"
+        self.steps.begin(_Step.SWITCH, f"`flowfast run` starts on {where}, under traffic", len(controllers))
         with ExitStack() as stack:
             flows = {
                 (tunnel.name, family): stack.enter_context(
                     UdpFlow(
-                        topo.h1,
-                        topo.h2,
-                        topo.host_address(2, family),
+                        stage.topo.h1,
+                        stage.topo.h2,
+                        tunnel.host(2, family),
                         size=STREAM_SIZE,
                         rate=STREAM_RATE,
                         port=7000 + family,
                     )
                 )
-                for tunnel in TUNNELS[self.part]
-                for family in tunnel.families
+                for tunnel, family in self.carried
             }
             time.sleep(0.3)
             started = self.clock
@@ -294,50 +282,43 @@ class Scenario:
         return streams, started, applied
 
     @contextmanager
-    def _watched(self, topo: TwoGateways, meter: Meter) -> Iterator[Callable[[], Wire]]:
-        """Captures on both ends of the WAN; what was seen can be asked for once the block has ended."""
+    def _watched(self, stage: Stage, meter: Meter) -> Iterator[Callable[[], Wire]]:
+        """Watches the WAN; what was seen can be asked for once the block has ended."""
         before = meter.read()
-        seen: Capture
         wires: list[Wire] = []
-        with capture(*topo.wan) as seen:
+        with stage.watched() as watch:
             yield lambda: wires[0]
-        after = meter.read()
-        esp = sum(
-            counters.packets - (before.sas[spi].packets if spi in before.sas else 0)
-            for spi, counters in after.sas.items()
-        )
+        after, seen = meter.read(), watch.capture
+        esp = after.esp_packets(after.sas) - before.esp_packets(after.sas)
         prefixes = [lan_prefix(side, family) for side in (1, 2) for family in BOTH]
-        inner = tuple(
+        inner = [
             f"{packet.source} > {packet.destination}, protocol {packet.protocol}, {packet.length} bytes"
             for packet in seen.within(*prefixes)
-        )
-        wires.append(Wire(seen.total, esp, len(seen.packets), seen.missed, inner[:20], len(inner)))
+        ]
+        if watch.plain:
+            inner += ["from behind gw1 (counted as it arrived at gw2)"] * watch.plain
+        wires.append(Wire(seen.total, esp, len(seen.packets) + watch.plain, seen.missed, tuple(inner[:20]), len(inner)))
 
-    # --- the answer --------------------------------------------------------------------------------------------------
+    def _esp(self, stage: Stage) -> tuple[EspWork, ...]:
+        """Who did ESP of gw1's SAs, where that is a question."""
+        if not any(tunnel.offload for tunnel in self.tunnels):
+            return ()
+        links = json.loads(stage.topo.gw1.run(["ip", "-j", "link"]).stdout)
+        devices = {link["ifindex"]: link["ifname"] for link in links}
+        return _in_order(self.accounts.esp_work(asyncio.run(_sas(stage.topo.gw1)), devices, self.tunnels))
 
-    def _sa_rows(self, meter: Meter) -> Iterator[SaTraffic]:
-        for spi, sa in meter.sas.items():
-            if sa.reqid in self.reqids:
-                yield SaTraffic(
-                    tunnel=self.reqids[sa.reqid],
-                    way="tx" if _is_out(sa) else "rx",
-                    spi=spi,
-                    algorithm=sa.algorithm or "-",
-                    cpu=sa.pcpu,
-                    full=self.by_sa["full"][spi],
-                    fast=self.by_sa["fast"][spi],
-                )
 
-    def _samples(self, meter: Meter) -> Iterator[Sample]:
-        out, inward = self._spis(meter, "tx"), self._spis(meter, "rx")
-        for each in meter.between(meter.readings[0], meter.readings[-1]):
-            yield Sample(
-                at=round(each.at - self.began, 4),
-                tx=each.bytes(out),
-                rx=each.bytes(inward),
-                forward_tx=each.forward["tx"].bytes,
-                forward_rx=each.forward["rx"].bytes,
-            )
+Row = TypeVar("Row", SaTraffic, EspWork)
+
+
+def _in_order(rows: Iterator[Row]) -> tuple[Row, ...]:
+    """By tunnel, and each as loads are: out first."""
+    return tuple(sorted(rows, key=lambda row: (row.tunnel, WAYS.index(row.way))))
+
+
+async def _sas(gateway: Netns) -> list[SA]:
+    async with AsyncXfrmSocket(gateway.name) as xfrm:
+        return [sa for sa in await xfrm.sas() if not sa.larval]
 
 
 def _offloaded(gateway: Netns) -> tuple[str, ...]:
@@ -349,10 +330,11 @@ def _offloaded(gateway: Netns) -> tuple[str, ...]:
     return tuple(found)
 
 
+EXPORTED = ("flowfast_tunnel_bytes", "flowfast_tunnel_info", "flowfast_sa_bytes", "flowfast_nic_")
+
+
 def _tunnel_metrics(page: str) -> str:
-    return "\n".join(
-        line for line in page.splitlines() if line.startswith(("flowfast_tunnel_bytes", "flowfast_sa_bytes"))
-    )
+    return "\n".join(line for line in page.splitlines() if line.startswith(EXPORTED))
 
 
 def _versions() -> dict[str, str]:

@@ -32,9 +32,11 @@ def show(result: Result, out: Console) -> None:
             by_tunnel(part),
         )
         section("By SA, all loads together", by_sa(part))
+        if part.esp:
+            section("Who did ESP for gateway gw1, all loads together", by_worker(part))
         section("\n".join(remarks(part)))
     section(
-        "Instructions of gateway gw1 for one packet (UDP, IPv4, 60 bytes); hosts and gw2 are not in it",
+        "Instructions of gateway gw1 for one packet (UDP, IPv4, 60 bytes); hosts, gw2, a NIC's own work are not in it",
         costs(result.parts),
     )
     section("What left through both ends of the WAN", wire(result.parts))
@@ -97,16 +99,26 @@ def by_sa(part: Part) -> Table:
     return table
 
 
+def by_worker(part: Part) -> Table:
+    """A line for each SA of gw1: where it is, and how many of its packets NIC and CPU encrypted or decrypted."""
+    table = _table("tunnel", "direction", "SPI", "the SA is in", "ESP packets", "by the NIC", "by the CPU", left=4)
+    for sa in part.esp:
+        table.add_row(
+            *(sa.tunnel, WORDS[sa.way], f"0x{sa.spi:08x}", sa.device or "the CPU"),
+            *(number(each) for each in (sa.packets, sa.packets - sa.by_cpu, sa.by_cpu)),
+        )
+    return table
+
+
 def costs(parts: Iterable[Part]) -> Table:
     """What a packet costs the gateway itself."""
     table = _table("tunnels", "direction", "full L3", "flowtable", "factor", left=2)
-    for part in parts:
-        cost = part.cost
+    for cost in (cost for part in parts for cost in part.costs):
         for words, full, fast in (
             (WORDS["tx"], cost.tx_full, cost.tx_fast),
             (WORDS["rx"], cost.rx_full, cost.rx_fast),
         ):
-            table.add_row(part.topology, words, whole(full), whole(fast), times(factor(fast, full)))
+            table.add_row(cost.of, words, whole(full), whole(fast), times(factor(fast, full)))
     return table
 
 
@@ -138,7 +150,7 @@ def remarks(part: Part) -> Iterator[str]:
     yield f"conntrack listed {len(part.offloaded)} connections as [OFFLOAD]."
     for window in (each for each in part.windows if each.start >= part.killed):
         yield (
-            f"After kill -9 of both controllers: {share(window.traffic).plain} of the bytes on the fast path, "
+            f"After kill -9 of the controllers: {share(window.traffic).plain} of the bytes on the fast path, "
             f"{mbit(window.bits_per_second)} Mbit/s."
         )
 

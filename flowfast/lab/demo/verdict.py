@@ -15,7 +15,9 @@ def problems(result: Result) -> list[str]:
     """Nothing if the demo showed what it should."""
     found = list(result.failures)
     for part in result.parts:
-        found += (f"{part.topology}: {problem}" for problem in (*_paths(part), *_wire(part), *_streams(part)))
+        found += (
+            f"{part.topology}: {problem}" for problem in (*_paths(part), *_esp(part), *_wire(part), *_streams(part))
+        )
     return found if found or result.parts else ["nothing was measured"]
 
 
@@ -27,6 +29,17 @@ def _paths(part: Part) -> Iterator[str]:
                 yield f"{tunnel}, {WORDS[way]}: not a byte was carried"
             elif share < ENOUGH:
                 yield f"{tunnel}, {WORDS[way]}: only {share:.1%} of the bytes took the fast path ({ENOUGH:.0%} wanted)"
+
+
+def _esp(part: Part) -> Iterator[str]:
+    for sa in part.esp:
+        where = f"{sa.tunnel}, {WORDS[sa.way]}"
+        if sa.wanted and sa.device is None:
+            yield f"{where}: its SA is not in the NIC"
+        elif sa.device is not None and not sa.wanted:
+            yield f"{where}: its SA is in {sa.device}, and nobody asked for that"
+        elif sa.device is not None and sa.by_cpu:
+            yield f"{where}: the CPU did ESP, up to sequence number {sa.by_cpu}, in place of {sa.device}"
 
 
 def _wire(part: Part) -> Iterator[str]:

@@ -15,7 +15,7 @@ from itertools import cycle, islice
 from statistics import median
 from typing import Literal
 
-from flowfast.lab.demo.cost import NOBODY
+from flowfast.lab.demo.stage import NOBODY
 from flowfast.lab.inject import UDP, checksum
 from flowfast.lab.netns import LabError, Netns
 from flowfast.lab.qualify.traffic import Burst

@@ -85,7 +85,7 @@ def part(**changes: Any) -> Part:
         streams=(Stream("berlin", 4, 50, 0, 0, 0),),
         full_wire=Wire(22_010, 22_000, 0, 0),
         fast_wire=Wire(22_020, 22_000, 0, 0),
-        cost=Cost(20_000.0, 10_000.0, 15_000.0, 10_000.0),
+        costs=(Cost("policy-based", 20_000.0, 10_000.0, 15_000.0, 10_000.0),),
         offloaded=("tcp 6 src=10.1.0.2 dst=10.2.0.2 [OFFLOAD]",),
         ruleset='table inet flowfast { comment "<script>" }',
         config="devices: {lan: [lan0]}\n",

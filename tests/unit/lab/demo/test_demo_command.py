@@ -18,6 +18,7 @@ from flowfast.lab.steps import BuildError
 from tests.unit.lab.demo.sample import part, result
 
 BAD = result(part(fast_wire=Wire(100, 90, 1, 0, ("10.1.0.2 > 10.2.0.2, protocol 17, 142 bytes",), 1)))
+ALL = ("policy", "interface", "offload")
 
 
 @pytest.fixture
@@ -54,7 +55,7 @@ def test_prints_tables_and_writes_the_report(played: dict[str, Any], tmp_path: P
     assert "berlin" in done.stdout
     assert done.stdout.splitlines()[-1] == f"demo: all as it should be, in 99 s; report: {report}"
     assert report.read_text() == f"a page about {result().date}"
-    assert (played["parts"], played["image"], played["keep_going"]) == (("policy", "interface"), "debian14", False)
+    assert (played["parts"], played["image"], played["keep_going"]) == (ALL, "debian14", False)
 
 
 def test_without_a_terminal_progress_is_a_line_now_and_then(played: dict[str, Any], tmp_path: Path) -> None:
@@ -79,6 +80,16 @@ def test_json_is_all_that_standard_output_gets(played: dict[str, Any], tmp_path:
     done = typed("--json", "--report", str(tmp_path / "demo.html"), "--only", "policy", "--image", "debian13")
     assert result_of(json.loads(done.stdout)) == result()
     assert (played["parts"], played["image"]) == (("policy",), "debian13")
+
+
+def test_an_image_without_a_nic_that_offloads_has_one_part_less_and_says_so(
+    played: dict[str, Any], tmp_path: Path
+) -> None:
+    done = typed("--report", str(tmp_path / "demo.html"), "--image", "debian13")
+    assert played["parts"] == ALL[:2]
+    assert (
+        "debian13: no NIC with IPsec offload can be simulated there (espsim is for debian14): left out" in done.stderr
+    )
 
 
 def test_a_report_that_cannot_be_written_is_said_before_the_work(played: dict[str, Any], tmp_path: Path) -> None:

@@ -72,6 +72,16 @@ def start(keep_going: bool = False, shown: list[Any] | None = None) -> Result:
     return play(("policy", "interface"), image, show=show, say=lambda _line: None, keep_going=keep_going)
 
 
+def test_without_a_nic_that_offloads_there_is_no_third_part(
+    guests: dict[str, Guest], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("FLOWFAST_CACHE", str(tmp_path))
+    guests.update(offload=answers)
+    for name, said in (("debian13", "no such NIC for debian13"), ("debian14", "espsim did not compile for kernel 7.2")):
+        with pytest.raises(DemoError, match=f"^offloading NIC: .*{said}"):
+            play(("offload",), Image(RECIPES[name], Path(), "7.2"), show=lambda *_: None, say=print)
+
+
 def test_puts_the_answers_together(guests: dict[str, Guest]) -> None:
     guests.update(policy=answers, interface=answers)
     shown: list[Any] = []

@@ -24,3 +24,8 @@ def test_the_ends_count_however_long_they_took() -> None:
 def test_bytes_are_of_the_sas_asked_for() -> None:
     assert reading(0.0).bytes({1}) == 100
     assert reading(0.0).bytes({1, 2, 3}) == 110
+
+
+def test_esp_packets_are_counted_by_their_numbers() -> None:
+    now = Reading(0.0, 0.0, {1: Counters(9000, 1, 0, None)}, {}, {1: 6, 2: 10})
+    assert (now.esp_packets({1}), now.esp_packets({1, 2})) == (6, 16)

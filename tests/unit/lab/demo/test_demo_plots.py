@@ -40,7 +40,7 @@ def test_before_the_first_and_after_the_last_sample_nothing_moves() -> None:
         plots.timeline(part()),
         plots.switch_over(part()),
         plots.throughput(part()),
-        plots.cost([part(), part(cost=Cost())]),
+        plots.cost([part(), part(costs=(Cost("policy-based"),))]),
         plots.shares([part()]),
     ],
     ids=["timeline", "switch_over", "throughput", "cost", "shares"],

@@ -8,7 +8,7 @@ import pytest
 
 from flowfast import page
 from flowfast.lab.demo import report
-from flowfast.lab.demo.result import Cost
+from flowfast.lab.demo.result import Cost, EspWork
 from flowfast.model.errors import Unavailable
 from tests.unit.lab.demo.sample import SPIS, part, result
 
@@ -32,6 +32,13 @@ def test_says_what_was_measured() -> None:
         assert f"0x{spi:08x}" in text
 
 
+def test_who_did_esp_is_said_where_a_nic_could() -> None:
+    assert "Who did ESP" not in PAGE
+    work = (EspWork("oslo", "tx", 0xC1, True, "wan0", 1500, 0),)
+    text = re.sub(r"<[^>]+>", " ", report.render(result(part(esp=work))))
+    assert re.search(r"oslo\s+LAN to tunnel\s+0x000000c1\s+wan0\s+1,500\s+1,500\s+0\b", text)
+
+
 def test_what_the_guest_said_is_text_and_not_html() -> None:
     assert "<script>" not in PAGE
     assert html.escape('comment "<script>"') in PAGE.replace("&#34;", "&quot;")
@@ -47,7 +54,7 @@ def test_a_failed_demo_says_so_first() -> None:
 
 def test_what_is_unknown_is_a_dash_and_no_zero() -> None:
     windows = tuple(replace(each, bits_per_second=None) for each in part().windows)
-    page = report.render(result(part(windows=windows, cost=Cost(), samples=part().samples[:2])))
+    page = report.render(result(part(windows=windows, costs=(Cost("policy-based"),), samples=part().samples[:2])))
     assert "<td>-</td>" in page
     assert "None" not in page
     assert "0.00x" not in page
@@ -55,7 +62,7 @@ def test_what_is_unknown_is_a_dash_and_no_zero() -> None:
 
 def test_headlines_are_only_of_what_is_known() -> None:
     assert report.headlines(result())[0].figure == "1.73x"  # of 2.0 and 1.5
-    figures = [each.figure for each in report.headlines(result(part(cost=Cost())))]
+    figures = [each.figure for each in report.headlines(result(part(costs=(Cost("policy-based"),))))]
     assert "1.73x" not in figures
 
 

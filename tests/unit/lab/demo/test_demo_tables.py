@@ -6,7 +6,7 @@ from dataclasses import replace
 from rich.console import Console
 
 from flowfast.lab.demo import tables
-from flowfast.lab.demo.result import Cost, Result
+from flowfast.lab.demo.result import Cost, EspWork, Result
 from tests.unit.lab.demo.sample import part, result
 
 
@@ -37,13 +37,21 @@ def test_costs_and_what_was_on_the_wire() -> None:
     assert line(lines, "switch-over and flowtable")[-5:] == ["22,020", "22,000", "20", "0", "0"]
 
 
+def test_who_did_esp_is_told_where_a_nic_could() -> None:
+    assert "Who did ESP" not in "\n".join(printed(result()))
+    work = (EspWork("oslo", "tx", 0xC1, True, "wan0", 1500, 0), EspWork("rome", "tx", 0xC2, False, None, 1200, 1200))
+    lines = printed(result(part(esp=work)))
+    assert line(lines, "oslo", "0x000000c1")[-4:] == ["wan0", "1,500", "1,500", "0"]
+    assert line(lines, "rome", "0x000000c2")[-5:] == ["the", "CPU", "1,200", "0", "1,200"]
+
+
 def test_one_sentence_says_what_limits_it() -> None:
     assert "One emulated CPU does the work of both hosts, both gateways and iperf3" in " ".join(printed(result()))
 
 
 def test_unknown_is_a_dash() -> None:
     windows = tuple(replace(each, bits_per_second=None) for each in part().windows)
-    lines = printed(result(part(cost=Cost(None, 10_000.0, None, None), windows=windows)))
+    lines = printed(result(part(costs=(Cost("policy-based", None, 10_000.0, None, None),), windows=windows)))
     assert line(lines, "policy-based", "LAN to tunnel")[-3:] == ["-", "10,000", "-"]
     assert line(lines, "0xc0000001")[-7:-4] == ["-", "-", "-"]
 
@@ -51,4 +59,4 @@ def test_unknown_is_a_dash() -> None:
 def test_the_kill_is_told_of_if_there_was_traffic_since() -> None:
     after = replace(part().windows[-1], load="TCP, controllers killed", start=19.5)
     told = printed(result(part(windows=(*part().windows, after))))
-    assert "After kill -9 of both controllers: 99.95% of the bytes on the fast path, 200.0 Mbit/s." in told
+    assert "After kill -9 of the controllers: 99.95% of the bytes on the fast path, 200.0 Mbit/s." in told

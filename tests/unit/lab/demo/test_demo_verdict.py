@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from flowfast.lab.demo.result import Stream, Traffic, Wire
+from flowfast.lab.demo.result import EspWork, Stream, Traffic, Wire
 from flowfast.lab.demo.verdict import problems
 from tests.unit.lab.demo.sample import part, result
 
@@ -36,6 +36,18 @@ def test_nothing_to_say_if_all_is_well() -> None:
             "3 unencrypted packets while flowfast ran were lost to the capture, and so not looked at",
         ),
         (
+            {"esp": (EspWork("berlin", "tx", 1, True, None, 100, 100),)},
+            "berlin, LAN to tunnel: its SA is not in the NIC",
+        ),
+        (
+            {"esp": (EspWork("berlin", "rx", 1, False, "wan0", 100, 0),)},
+            "berlin, tunnel to LAN: its SA is in wan0, and nobody asked for that",
+        ),
+        (
+            {"esp": (EspWork("berlin", "rx", 1, True, "wan0", 100, 7),)},
+            "berlin, tunnel to LAN: the CPU did ESP, up to sequence number 7, in place of wan0",
+        ),
+        (
             {"streams": (Stream("berlin", 6, 50, 1, 0, 2),)},
             "berlin, IPv6: of 50 packets sent while flowfast started, 1 were lost and 2 corrupted",
         ),
@@ -51,6 +63,11 @@ def test_each_reason(changes: dict[str, Any], said: str) -> None:
 
 def test_unencrypted_packets_that_are_nobodys_are_no_reason() -> None:
     assert problems(result(part(fast_wire=replace(GOOD, unencrypted=5)))) == []
+
+
+def test_esp_done_where_it_should_is_no_reason() -> None:
+    work = (EspWork("oslo", "tx", 1, True, "wan0", 100, 0), EspWork("rome", "tx", 2, False, None, 100, 100))
+    assert problems(result(part(esp=work))) == []
 
 
 def slowed(share: float) -> Any:
