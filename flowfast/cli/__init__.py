@@ -16,7 +16,7 @@ COMMANDS = {
     "rollback": ("confirm", "Take the last apply back."),
     "run": ("run", "Keep the router as the config says, and export metrics."),
     "status": ("status", "Show tunnels, their paths and what they carried."),
-    "show": ("show", "List flows, SAs, tunnels, devices, policies, steering, offload or bulking."),
+    "show": ("show", "List flows, SAs, tunnels, devices, policies, steering, NICs, offload or bulking."),
     "top": ("top", "Watch throughput and paths of the tunnels, live."),
     "compare": ("compare", "Measure what the fast path saves, on this router's own traffic."),
     "explain": ("explain", "Say why a connection is, or is not, fast."),

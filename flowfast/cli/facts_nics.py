@@ -1,21 +1,25 @@
 """What `flowfast show nics` and `show offload` list: devices that take IPsec off the CPU, and the SAs in them."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from typing import cast
 
 from flowfast.cli.columns import Column, Row
 from flowfast.cli.facts import hexed, listed, number, yes
 from flowfast.cli.output import reason_json
 from flowfast.model.nic import OffloadType
+from flowfast.model.reason import Reason, Severity
+from flowfast.model.sa import Direction
 from flowfast.plan.case import Sight
 from flowfast.plan.fallback import cpu_sequence
-from flowfast.plan.hardware import offload_type, placed
+from flowfast.plan.hardware import held_back, offload_type, placed
 from flowfast.plan.nics import limits
 
 NICS = (
     Column("device", "device"),
     Column("driver", "driver"),
     Column("role", "role"),
+    Column("does", "types", listed),
     Column("enabled", "enabled", yes),
     Column("features", "on", listed),
     Column("could be on", "off", listed),
@@ -76,12 +80,17 @@ OFFLOAD = (
 def offload_rows(sight: Sight) -> Iterator[Row]:
     """The SAs of every tunnel: what was wanted of a NIC, what it does, and all that is in the way of more.
 
-    `cpu_sequence`: of an SA in a NIC (packet offload) the last sequence number that the CPU saw. There should be none:
-    what is not 0 says that the CPU did the NIC's work.
+    What keeps a tunnel from leaving through its NIC at all is said of its outbound SAs. `cpu_sequence`: of an SA in a
+    NIC (packet offload) the last sequence number that the CPU saw. There should be none: what is not 0 says that the
+    CPU did the NIC's work.
     """
     wanted = sight.config.nic_offload if sight.config else None
+    held = held_back(sight.state, sight.tunnels)
     for each in placed(sight.state, sight.tunnels, wanted):
-        reasons: Sequence[object] = [reason_json(reason) for reason in each.reasons]
+        found = list(each.reasons)
+        if each.direction is Direction.OUT and each.tunnel.key in held:
+            found.append(held[each.tunnel.key])
+        reasons: Sequence[object] = [reason_json(reason) for reason in found]
         yield {
             "tunnel": each.tunnel.name,
             "direction": each.direction,
@@ -93,6 +102,15 @@ def offload_rows(sight: Sight) -> Iterator[Row]:
             "packets": each.sa.counters.packets,
             "bytes": each.sa.counters.bytes,
             "cpu_sequence": cpu_sequence(each.sa, each.direction),
-            "why": [reason.code for reason in each.reasons],
+            "why": [reason.code for reason in found],
             "reasons": reasons,
         }
+
+
+def offload_reasons(rows: Iterable[Row]) -> set[Reason]:
+    """What the rows of offload_rows() say is in the way, each once."""
+    said = (each for row in rows for each in cast(list[dict[str, str]], row["reasons"]))
+    return {
+        Reason(each["code"], each["object"], each["sentence"], each["remedy"], Severity(each["severity"]))
+        for each in said
+    }

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
 
@@ -73,11 +73,20 @@ def show(
     limit: int,
     as_json: bool,
 ) -> None:
-    """List connections, SAs, tunnels, devices, policies, steering or bulking as the kernel has them now; never a key.
+    """List what the kernel has now; never a key.
 
-    steering: the CPU that each SA's packets should go to, and where they really went while it looked.
-
-    nics: devices that can take IPsec off the CPU. offload: each SA of a tunnel, whether it is in one, and why not.
+    \b
+    flows      connections, by tunnel and path
+    sa         SAs, with what they carried
+    tunnels    tunnels, with their SAs and policies
+    devices    devices, with their role and whether the flowtable has them
+    policies   the SPD
+    steering   the CPU that each SA's packets should go to, and where they went
+    nics       devices that can take IPsec off the CPU
+    offload    each SA of a tunnel: whether a NIC does it, and why not;
+               of one in a NIC, "CPU saw" is the last ESP packet that was
+               the CPU's work after all: 0, if all is well
+    bulking    devices that packets could be put together on
 
     Without CONFIG the router's own is taken, if it has one; without any, what only a config says is left out.
     """
@@ -109,10 +118,7 @@ def show(
     out.print(listed if rows else f"No {_NOTHING.get(kind, kind)} are there.")
     if len(shown) < len(rows):
         out.print(f"and {len(rows) - len(shown)} more (--limit 0 shows all)")
-    if kind == "flows" and seen.sight.blind is not None:
-        print_reasons(out, [seen.sight.blind])
-    if kind == "steering":
-        print_reasons(out, steering_reasons(seen.sight, sighted))
+    print_reasons(out, _reasons(seen, kind, sighted, shown))
     if seen.config is None:
         out.print(NO_CONFIG, style="dim")
 
@@ -160,6 +166,15 @@ def _rows(seen: Look, kind: str, flows: list[Flow]) -> Iterator[Row]:
             return bulking_rows(seen.sight)
         case _:
             return facts.policy_rows(seen.sight)
+
+
+def _reasons(seen: Look, kind: str, sighted: Sightings | Reason, shown: list[Row]) -> Iterable[Reason]:
+    """What is to be said below the table."""
+    if kind == "offload":
+        return facts_nics.offload_reasons(shown)
+    if kind == "steering":
+        return steering_reasons(seen.sight, sighted)
+    return [seen.sight.blind] if kind == "flows" and seen.sight.blind is not None else []
 
 
 def _of(row: Row, tunnel: str) -> bool:

@@ -1,10 +1,12 @@
 """What `flowfast show` lists, for people and programs, with a config and without."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 
+from flowfast.cli import COMMANDS
 from flowfast.cli.facts import lifetime_used
 from flowfast.cli.show import KINDS
 from flowfast.kernel.fake import FakeKernel
@@ -30,6 +32,13 @@ def table(look: Flowfast, *arguments: str) -> list[list[str]]:
     result = look("show", *arguments)
     assert result.exit_code == 0, result.output
     return [[cell.strip() for cell in line.split("  ") if cell.strip()] for line in result.output.splitlines()]
+
+
+def test_the_help_has_a_line_for_each_kind(look: Flowfast) -> None:
+    said = look("show", "--help").output
+    for kind in KINDS:
+        assert re.search(rf"^  {kind} +\w", said, re.MULTILINE), kind
+    assert all(kind in COMMANDS["show"][1] for kind in ("NICs", "offload", "bulking", "steering"))
 
 
 def test_flows_with_their_tunnel_and_path(look: Flowfast, router: FakeKernel, site: str) -> None:
@@ -244,8 +253,22 @@ def test_offload_says_where_each_sa_is_and_why_not(look: Flowfast, in_nic: FakeK
     assert (inward["wanted"], inward["offload"], inward["cpu_sequence"]) == ("packet", None, None)
     assert inward["reasons"][0]["code"] == "NOT_OFFLOADED"
     assert "swanctl.conf: hw_offload = packet" in inward["reasons"][0]["remedy"]
-    _, first, second = table(look, "offload", site)
+    _, first, second, *below = table(look, "offload", site)
     assert (first[0:2], first[-1], second[-1]) == (["berlin", "out"], "-", "NOT_OFFLOADED")
+    assert [line for line in below if line] == [
+        [
+            "warning: berlin: its in SA is not offloaded: wan0 could do packet offload, as far as is known "
+            "(swanctl.conf: hw_offload = packet; ipsec.conf: nic-offload=packet) [NOT_OFFLOADED]"
+        ]
+    ]
+
+
+def test_offload_says_what_keeps_a_tunnel_from_leaving(look: Flowfast, in_nic: FakeKernel, site: str) -> None:
+    """Its SA is in the NIC, and there is nothing to be said against that; but the policy is not."""
+    in_nic.xfrm = FakeXfrm([OUT._replace(offload=Offload(2, 4)), IN], policies())
+    out, inward = rows(look, "offload", site)
+    assert (out["offload"], out["why"], inward["why"]) == ("packet", ["POLICY_MISSING"], ["NOT_OFFLOADED"])
+    assert any("[POLICY_MISSING]" in line[0] for line in table(look, "offload", site) if line)
 
 
 def test_what_the_config_wants_of_nics(look: Flowfast, router: FakeKernel, tmp_path: Path) -> None:
