@@ -10,16 +10,20 @@ import os
 import secrets
 import socket
 import subprocess
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from flowfast.kernel.xfrm import Aead, AsyncXfrmSocket, SAConfig
+from flowfast.lab.espsim import EspSims
 from flowfast.lab.netns import RUN, Netns
-from flowfast.lab.topology import Family, TwoGateways, lan_prefix, wan_address
+from flowfast.lab.plaintext import watch_plaintext
+from flowfast.lab.topology import Family, TwoGateways, lan_prefix, two_gateways, wan_address
 from flowfast.lab.wires import End
 from flowfast.model.sa import Direction, Mode, Offload, Policy, Selector, Template
+from tests.guest.oneshot import flowfast, to_and_fro
 
 BUS = Path("/sys/bus/netdevsim")
 US, PEER = wan_address(1, 4), wan_address(2, 4)
@@ -148,22 +152,32 @@ def secure(
     with_xfrm(topo.gw2, mirror)
 
 
-PLAINTEXT = """
-table netdev witness {
-  counter plaintext { }
-  chain wan { type filter hook ingress device wan0 priority -300;
-    meta ipsec missing ip saddr 10.1.0.0/16 counter name plaintext
-    meta ipsec missing ip6 saddr fd00:1::/64 counter name plaintext
-  }
-}
-"""
+# --- a network with espsims -------------------------------------------------------------------------------------------
 
 
-def watch_plaintext(topo: TwoGateways) -> None:
-    """Has gw2 count what arrives from behind gw1 unencrypted. (gw1 sees plain packets, too: its NIC encrypts them.)"""
-    topo.gw2.run(["nft", "-f", "-"], stdin=PLAINTEXT)
+@contextmanager
+def offloading(families: tuple[Family, ...] = (4,), *, lan: bool = False) -> Iterator[TwoGateways]:
+    """gw1's WAN, and with `lan` its LAN too, on espsims. gw2 counts plaintext (flowfast/lab/plaintext.py)."""
+    wires = EspSims(pairs=2 if lan else 1)
+    try:
+        with two_gateways("policy", families=families, wan=wires, lan=wires if lan else None) as topo:
+            watch_plaintext(topo.gw2, 1)
+            yield topo
+    finally:
+        wires.close()
 
 
-def plaintext(topo: TwoGateways) -> int:
-    """Packets from behind gw1 that arrived at gw2 without encryption."""
-    return int(topo.gw2.run(["nft", "list", "counters"]).stdout.split("packets")[1].split()[0])
+def there(topo: TwoGateways, family: Family = 4, **more: Any) -> int:
+    """UDP from h1 to h2, each packet answered (oneshot.to_and_fro); returns h1's port."""
+    return to_and_fro(topo.h1, topo.h2, topo.host_address(2, family), **{"rounds": 100} | more)
+
+
+def back(topo: TwoGateways, family: Family = 4, **more: Any) -> int:
+    """The same from h2 to h1."""
+    return to_and_fro(topo.h2, topo.h1, topo.host_address(1, family), **{"rounds": 100} | more)
+
+
+def rows(ns: Netns, kind: str, *config: str) -> list[dict[str, Any]]:
+    """What `flowfast show KIND [CONFIG]` lists in a namespace."""
+    found: list[dict[str, Any]] = json.loads(flowfast(ns, "show", kind, *config, "--json"))["rows"]
+    return found

@@ -118,11 +118,12 @@ def to_and_fro(
     port: int = 7,
     tos: int = 0,
     rounds: int = 300,
+    patience: float = 10,
 ) -> int:
     """UDP packets there and back, one after the other, so that a slow machine has no more under way than a fast one.
 
-    Each must arrive, and its answer. `at` is where the server listens, if NAT makes that another address. Returns the
-    client's port.
+    Each must arrive, and its answer, within `patience` seconds: TimeoutError. `at` is where the server listens, if NAT
+    makes that another address. Returns the client's port.
     """
     family = family_of(address)
     with server.socket(family, socket.SOCK_DGRAM) as answering, client.socket(family, socket.SOCK_DGRAM) as asking:
@@ -132,7 +133,7 @@ def to_and_fro(
         if tos:
             asking.setsockopt(socket.IPPROTO_IP, socket.IP_TOS, tos)
         for one in (asking, answering):
-            one.settimeout(10)
+            one.settimeout(patience)
         for number in range(rounds):
             payload = str(number).encode().ljust(300, b".")
             asking.send(payload)

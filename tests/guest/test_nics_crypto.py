@@ -2,7 +2,6 @@
 and nothing that flowfast does takes an SA out of it.
 """
 
-import json
 import re
 from collections.abc import Iterator
 from dataclasses import replace
@@ -18,7 +17,7 @@ from flowfast.lab.netns import Netns
 from flowfast.lab.topology import TwoGateways, two_gateways
 from flowfast.model.errors import KernelError
 from flowfast.model.sa import Direction, Encap, Mode, Offload, Policy, Selector, Template
-from tests.guest.devices import CRYPTO, PEER, US, NetdevSims, books, index_of, sa, secure, with_xfrm
+from tests.guest.devices import CRYPTO, PEER, US, NetdevSims, books, index_of, rows, sa, secure, with_xfrm
 from tests.guest.oneshot import apply, flowfast, running
 
 pytestmark = pytest.mark.guest(images=["debian14"], nics=3)
@@ -48,11 +47,6 @@ def config(tmp_path: Path) -> str:
 def clean(ns: Netns) -> None:
     ns.run(["ip", "xfrm", "state", "flush"])
     ns.run(["ip", "xfrm", "policy", "flush"])
-
-
-def rows(ns: Netns, kind: str, *config: str) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = json.loads(flowfast(ns, "show", kind, *config, "--json"))["rows"]
-    return found
 
 
 def nic(ns: Netns, device: str = "wan0") -> dict[str, Any]:
