@@ -1,6 +1,7 @@
 """`flowfast compare` beside a running controller: nothing is lost, and the fast path is back however it ends."""
 
 import json
+import re
 import signal
 import subprocess
 import time
@@ -48,6 +49,12 @@ class Site:
         """Whether conntrack has the flow on the flowtable."""
         return any(f"sport={PORT} " in line for line in self.router.offloaded())
 
+    def where(self) -> dict[str, list[str]]:
+        """What the kernels' counters say of packets that did not arrive, by namespace."""
+        odd = re.compile(r"(Drop|Err|Discard|Xfrm|NoPort|Fail)\w*\s+[1-9]")
+        said = {each.name: each.run(["nstat", "-az"]).stdout for each in (self.topo.h1, self.topo.gw1, self.topo.gw2)}
+        return {name: [line for line in text.splitlines() if odd.search(line)] for name, text in said.items()}
+
     def until(self, what: str, seconds: float = START) -> None:
         """Waits until `self.what` ("paused", or "not fast"); AssertionError if it does not come."""
         wanted, name = not what.startswith("not "), what.removeprefix("not ")
@@ -80,7 +87,7 @@ def test_a_killed_experiment_leaves_the_fast_path_and_loses_nothing(site: Site) 
         site.until("not paused", 15)
         site.until("fast", 15)
         result = flow.stop()
-    assert result.intact, result
+    assert result.intact, (result, site.where())
     assert sorted(site.router.nft("-s", "list", "ruleset").splitlines()) == sorted(before.splitlines())
 
 
@@ -93,7 +100,7 @@ def test_a_whole_experiment_finds_both_paths_and_loses_nothing(site: Site, tmp_p
         assert not site.paused
         site.until("fast", 15)
         result = flow.stop()
-    assert result.intact, result
+    assert result.intact, (result, site.where())
     found = json.loads(out)
     assert process.returncode in (0, 1), said
     assert sorted(window["arm"] for window in found["windows"]) == ["fast", "fast", "full", "full"]
@@ -126,7 +133,8 @@ def test_stopped_it_puts_the_fast_path_back_and_reports(site: Site, how: signal.
         out, said = process.communicate(timeout=60)
         assert not site.paused, said
         site.until("fast", 15)
-        assert flow.stop().intact
+        result = flow.stop()
+    assert result.intact, (result, site.where())
     assert process.returncode == 1
     assert b"Ended early: it was stopped." in out
     assert b"No verdict." in out
