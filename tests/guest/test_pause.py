@@ -17,7 +17,7 @@ from tests.guest.oneshot import apply, command, invoke
 
 pytestmark = pytest.mark.guest(images=["debian14"], nics=3)
 
-PORT = 4500
+PORT = 4610
 TEMPLATES = {
     "policy": ("site-to-site-policy", {"lan": "lan0", "wan": "wan0"}),
     "xfrmi": ("site-to-site-xfrm-interface", {"lan": "lan0", "wan": "wan0"}),
