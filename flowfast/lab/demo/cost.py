@@ -15,7 +15,7 @@ from flowfast.lab.netns import LabError, Netns
 from flowfast.lab.pktgen import Load, pktgen
 from flowfast.lab.traffic import udp_echo
 
-COUNTS = (200, 3000, 3000, 3000)
+COUNTS = (200, 2000, 2000, 2000)
 """Packets of each run. When QEMU hands them over depends on the host, and with it how many a NIC's poll finds."""
 
 

@@ -72,7 +72,7 @@ class _Step(IntEnum):
     BOOT = 16
     TOPOLOGY = 5
     TUNNELS = 4
-    COST = 10
+    COST = 7
     LOAD = 2
     SWITCH = 13
     """Of one controller."""
