@@ -3,7 +3,7 @@
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 
-from flowfast.lab.demo.meter import Meter, Reading
+from flowfast.lab.demo.meter import Meter, Reading, esp_packets
 from flowfast.lab.demo.result import ROUTES, EspWork, Route, Sample, SaTraffic, Traffic, Way
 from flowfast.lab.demo.site import TunnelSite
 from flowfast.lab.topology import wan_address
@@ -83,13 +83,13 @@ class Accounts:
             if name is None:
                 continue
             in_nic = sa.offload is not None and sa.offload.packet
-            last = sa.replay.oseq if way == "tx" else sa.replay.seq
+            seen = sa.replay.oseq if way == "tx" else sa.replay.seq
             yield EspWork(
                 tunnel=name,
                 way=way,
                 spi=sa.spi,
                 wanted=wanted[name],
                 device=devices.get(sa.offload.ifindex) if sa.offload is not None and in_nic else None,
-                packets=sa.counters.packets if in_nic else last,
-                by_cpu=last,
+                packets=sa.counters.packets if in_nic else esp_packets(sa),
+                by_cpu=seen if in_nic else esp_packets(sa),
             )

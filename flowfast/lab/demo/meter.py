@@ -23,19 +23,28 @@ EVERY = 0.02
 """Seconds between readings that nobody asked for."""
 
 
+def esp_packets(sa: SA) -> int:
+    """How many the SA has encrypted or decrypted, if the CPU does.
+
+    One that goes out counts a packet that GRO made of many once; its sequence numbers do not. Of one that comes in, the
+    highest number tells of packets that were lost, too.
+    """
+    return sa.replay.oseq or sa.counters.packets
+
+
 @dataclass(frozen=True, slots=True)
 class Reading:
     """All counters of a gateway at one moment: of its SAs by SPI, and by way as the operator's firewall counts.
 
-    `took`: seconds from `at` until all was read. `sequences`: the last number of each SA; it counts ESP packets, where
-    an SA counts a packet that GRO made of many once. No more is kept of an SA: there will be thousands of readings.
+    `took`: seconds from `at` until all was read. `esp`: ESP packets of each SA. No more is kept of an SA: there will be
+    thousands of readings.
     """
 
     at: float
     took: float
     sas: dict[int, Counters]
     forward: dict[Way, CounterValue]
-    sequences: dict[int, int] = field(default_factory=dict)
+    esp: dict[int, int] = field(default_factory=dict)
 
     def bytes(self, spis: Collection[int]) -> int:
         """Inner bytes of some SAs."""
@@ -43,7 +52,7 @@ class Reading:
 
     def esp_packets(self, spis: Collection[int]) -> int:
         """ESP packets of some SAs."""
-        return sum(last for spi, last in self.sequences.items() if spi in spis)
+        return sum(packets for spi, packets in self.esp.items() if spi in spis)
 
 
 class Meter:
@@ -114,11 +123,11 @@ class Meter:
                 forward = nft.counters(SITE)
                 took = time.monotonic() - at
                 counters = {spi: sa.counters for spi, sa in sas.items()}
-                sequences = {spi: max(sa.replay.oseq, sa.replay.seq) for spi, sa in sas.items()}
+                esp = {spi: esp_packets(sa) for spi, sa in sas.items()}
                 with self._news:
                     self.sas |= sas
                     ways: dict[Way, CounterValue] = {"tx": forward["tx"], "rx": forward["rx"]}
-                    self.readings.append(Reading(at, took, counters, ways, sequences))
+                    self.readings.append(Reading(at, took, counters, ways, esp))
                     self._news.notify_all()
                 # Blocks the loop, which has nothing else to do.
                 self._wanted.wait(EVERY)

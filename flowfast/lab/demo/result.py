@@ -126,7 +126,7 @@ class Cost:
 @dataclass(frozen=True, slots=True)
 class EspWork:
     """One SA of gw1, where a NIC can do ESP: whether it should, the device that the SA is in, if it is in one, and how
-    many ESP packets the CPU encrypted or decrypted, by the sequence numbers that it gave or saw."""
+    many ESP packets the CPU encrypted or decrypted; of one in a device, by the sequence numbers that it gave or saw."""
 
     tunnel: str
     way: Way

@@ -1,7 +1,8 @@
 """Readings of a gateway's counters: which are of one moment, and what is in them."""
 
-from flowfast.lab.demo.meter import Meter, Reading
-from flowfast.model.sa import Counters
+from flowfast.kernel.xfrm.builders import make_sa
+from flowfast.lab.demo.meter import Meter, Reading, esp_packets
+from flowfast.model.sa import Counters, Replay
 
 
 def reading(at: float, took: float = 0.001) -> Reading:
@@ -26,6 +27,9 @@ def test_bytes_are_of_the_sas_asked_for() -> None:
     assert reading(0.0).bytes({1, 2, 3}) == 110
 
 
-def test_esp_packets_are_counted_by_their_numbers() -> None:
-    now = Reading(0.0, 0.0, {1: Counters(9000, 1, 0, None)}, {}, {1: 6, 2: 10})
-    assert (now.esp_packets({1}), now.esp_packets({1, 2})) == (6, 16)
+def test_esp_packets_are_those_on_the_wire() -> None:
+    """However many GRO had put together, and whatever was lost before."""
+    out = make_sa()._replace(counters=Counters(9000, 1, 0, None), replay=Replay(6, 0, 128, True))
+    inward = make_sa()._replace(counters=Counters(9000, 6, 0, None), replay=Replay(0, 6206, 128, True))
+    now = Reading(0.0, 0.0, {}, {}, {1: esp_packets(out), 2: esp_packets(inward)})
+    assert (now.esp_packets({1}), now.esp_packets({1, 2})) == (6, 12)
