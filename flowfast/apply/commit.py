@@ -4,7 +4,8 @@ from collections.abc import Iterable, Sequence
 
 from flowfast.kernel import Nft
 from flowfast.model.desired import Step
-from flowfast.model.transaction import Command
+from flowfast.model.errors import KernelError
+from flowfast.model.transaction import AddTable, Command, DeleteTable
 
 
 def commands_of(steps: Iterable[Step]) -> list[Command]:
@@ -25,12 +26,20 @@ def transactions(steps: Iterable[Step]) -> list[list[Command]]:
 def commit(nft: Nft, steps: Sequence[Step]) -> None:
     """Commits all steps. Raises KernelError where the kernel will not have them; then nothing was changed.
 
-    What comes after a first transaction was tried before it; if it fails all the same (no memory), the router is left
-    on more of the full path than it was, which is always correct.
+    Where the first of several transactions takes something away, the others are tried before it; one that fails all the
+    same (no memory) leaves the router on more of the full path than it was, which is always correct. What the first
+    ones only added is taken out again where it was a table of its own, and else left: it only keeps out.
     """
-    first, *more = transactions(steps) or [[]]
-    for part in more:
-        nft.check(part)
-    for part in (first, *more):
-        if part:
+    parts = transactions(steps)
+    if len(parts) > 1 and steps[0].flushes:
+        for part in parts[1:]:
+            nft.check(part)
+    made: list[Command] = []
+    for part in parts:
+        try:
             nft.commit(part)
+        except KernelError:
+            if made:
+                nft.commit(made)
+            raise
+        made += [DeleteTable(command.table) for command in part if isinstance(command, AddTable)]

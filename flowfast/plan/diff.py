@@ -1,12 +1,14 @@
 """diff(): from the ruleset that the kernel holds to the one that is wanted, as few changes as will do.
 
-All steps together are one transaction, but for one that some begin with. The kernel hooks a flowtable's new devices
-while it still reads the transaction, then switches all rules and sets over at one instant, and lets go of devices and
-old flowtables only after that (nf_tables_newflowtable, nf_tables_commit; net/netfilter/nf_tables_api.c, 6.1 to 7.x). So
+A transaction is not one instant. The kernel hooks a flowtable's new devices while it still reads the transaction; then
+it switches all rules and plain sets over; what is new in sets of concatenated intervals (pipapo) is found only after
+that, and old flowtables are let go of after that, too (nf_tables_newflowtable, nf_tables_commit, nft_set_commit_update;
+net/netfilter/nf_tables_api.c, 6.1 to 7.x). With many elements these are milliseconds, and forged packets were seen to
+pass. So the steps are up to three transactions, each with nothing that the next one has to cover for:
 
-- a device whose guard goes or changes leaves the flowtable before, in a transaction of its own: in one with it, the
-  guard would be gone some milliseconds before the flows are;
-- where a device comes that gets a guard, all flows leave: the flowtable is made anew, and has none until rules switch.
+1. retreat: devices whose guard goes or changes leave the flowtable, and nothing else is touched;
+2. guards, and the sets that keep connections off the flowtable;
+3. the fast path.
 """
 
 from collections.abc import Iterator, Mapping
@@ -52,20 +54,43 @@ def diff(wanted: Ruleset, actual: Ruleset) -> list[Step]:
         _TableDiff(state, actual.tables.get(table, TableState(table)), table not in actual.tables)
         for table, state in wanted.tables.items()
     ]
-    changes.sort(key=lambda change: OWN.index(change.table))  # inet first: takes flows off before guards move
     # A flow that is fast already would never see the change: whatever takes something away, or changes a rule,
     # takes all flows off, in the same transaction.
     flush = any(change.restrictive for change in changes) or NETDEV in gone or _newly_kept_off(wanted, actual)
-    flush = flush or bool(_guarded_from_now_on(wanted, actual))
     guards_move = NETDEV in gone or any(change.restrictive for change in changes if change.table == NETDEV)
-    steps = _retreat(actual) if guards_move else []
-    steps += [Step(f"remove table {table}", (DeleteTable(table),), flushes=True) for table in gone if table == INET]
+    dead = {table: [Step(f"remove table {table}", (DeleteTable(table),), flushes=True)] for table in gone}
+    guards, fast = dead.get(NETDEV, []), dead.get(INET, [])
     for change in changes:
-        steps += change.removals(flush=flush and change.table == INET)
-    steps += [Step(f"remove table {table}", (DeleteTable(table),), flushes=True) for table in gone if table == NETDEV]
-    for change in reversed(changes):
-        steps += change.additions(flush=flush and change.table == INET)
-    return [step for step in steps if step.commands]
+        if change.table == NETDEV:
+            guards += [*change.removals(flush=False), *change.additions(flush=False)]
+        else:
+            more = list(change.additions(flush=flush))
+            guards += [step for step in more if _keeps_off(step, change.dead_sets)]
+            fast += [*change.removals(flush=flush), *(step for step in more if not _keeps_off(step, change.dead_sets))]
+            if change.new and any(step.commands for step in guards):
+                guards.insert(0, Step(f"make table {INET}", (AddTable(INET),)))
+    return _in_turn(_retreat(actual) if guards_move else [], guards, fast)
+
+
+def _keeps_off(step: Step, dead_sets: list[str]) -> bool:
+    """Whether the step fills sets that keep connections off the flowtable, and can be made before any other."""
+    return bool(step.commands) and all(
+        (isinstance(command, AddElements) and command.set.startswith(KEEPING_OFF))
+        or (
+            isinstance(command, AddSet)
+            and command.set.name.startswith(KEEPING_OFF)
+            and command.set.name not in dead_sets
+        )
+        for command in step.commands
+    )
+
+
+def _in_turn(*parts: list[Step]) -> list[Step]:
+    """One part after the other, each a transaction."""
+    filled = [some for part in parts if (some := [step for step in part if step.commands])]
+    for part in filled[:-1]:
+        part[-1] = replace(part[-1], before=True)
+    return [step for part in filled for step in part]
 
 
 def flush_flows(actual: Ruleset) -> list[Command]:
@@ -101,11 +126,6 @@ def _devices(of: Ruleset) -> frozenset[str]:
     """Devices of the flowtable."""
     flowtables = of.tables[INET].flowtables.values() if INET in of.tables else ()
     return frozenset(device for flowtable in flowtables for device in flowtable.devices)
-
-
-def _guarded_from_now_on(wanted: Ruleset, actual: Ruleset) -> frozenset[str]:
-    """Devices that join the flowtable together with their guard."""
-    return (_devices(wanted) - _devices(actual)) & (_guards(wanted) - _guards(actual))
 
 
 def _retreat(actual: Ruleset) -> list[Step]:

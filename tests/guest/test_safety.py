@@ -153,7 +153,7 @@ def test_not_one_forged_packet_arrives(attack: Attack, event: Callable[[Attack],
 def test_no_instant_without_a_guard(attack: Attack) -> None:
     """From guarded to outbound only and back, again and again, under as many forged packets as the attacker can send.
 
-    In one transaction the guard's rules are gone some milliseconds before the WAN has left the flowtable.
+    In one transaction the WAN would be on the flowtable some milliseconds before the guard is whole.
     """
     with attack.connections():
         with forging(attack.topo, attack.topo.h1, replies(attack.flows), rate=1000) as arrived:

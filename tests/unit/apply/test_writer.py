@@ -48,7 +48,7 @@ def test_flows_that_leave_during_a_commit_leave_the_new_ruleset_as_it_is() -> No
         assert await flush
 
     asyncio.run(scenario())
-    assert len(nft.committed) == 3
+    assert len(nft.committed) == 4
     assert nft.read(OWN) == as_read(OTHER)
 
 

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -21,6 +21,7 @@ from flowfast.model.errors import FlowfastError, KernelError
 from flowfast.model.link import Link
 from flowfast.model.nftables import Ruleset
 from flowfast.model.sa import Direction
+from flowfast.model.transaction import AddFlowtable, Command
 from flowfast.plan.diff import OWN
 from flowfast.plan.ruleset import NETDEV
 from tests.unit.plan.router import LAN, PEER, US, WAN, policies
@@ -76,19 +77,19 @@ def test_detailed_exit_codes(flowfast: Flowfast, config: str) -> None:
 def test_plan_as_nft_and_json_say_the_same(flowfast: Flowfast, config: str) -> None:
     text = flowfast("plan", config, "--nft").output
     steps = json.loads(flowfast("plan", config, "--json").output)["steps"]
-    assert [line for step in steps for line in step["nft"]] == text.splitlines()
+    assert [line for step in steps for line in step["nft"]] == [t for t in text.splitlines() if t[0] != "#"]
     assert text.startswith("add table netdev flowfast\n")
 
 
 def test_apply_prints_the_plan_then_verifies(flowfast: Flowfast, kernel: FakeKernel, config: str) -> None:
     done = flowfast("apply", config)
-    assert done.output.index("one transaction") < done.output.index("Done, and verified")
-    assert len(kernel.nft.committed) == 1
+    assert done.output.index("2 transactions") < done.output.index("Done, and verified")
+    assert len(kernel.nft.committed) == 2
     assert "Nothing to do" in flowfast("apply", config).output
-    assert len(kernel.nft.committed) == 1
+    assert len(kernel.nft.committed) == 2
 
 
-def test_a_guard_that_goes_takes_two_transactions_and_plan_says_so(
+def test_a_guard_that_goes_takes_three_transactions_and_plan_says_so(
     flowfast: Flowfast, kernel: FakeKernel, config: str
 ) -> None:
     flowfast("apply", config)
@@ -97,10 +98,25 @@ def test_a_guard_that_goes_takes_two_transactions_and_plan_says_so(
         "# and only then, in a transaction of its own:\n"
     )
     assert first == 'delete flowtable inet flowfast fast { hook ingress priority 0; devices = { "wan0" }; }\n'
-    assert "delete table netdev flowfast\n" in rest
-    assert "2 transactions" in flowfast("apply", config).output
-    assert len(kernel.nft.committed) == 3
+    assert rest.startswith("delete table netdev flowfast\n# and only then")
+    assert "3 transactions" in flowfast("apply", config).output
+    assert len(kernel.nft.committed) == 5
     assert NETDEV not in kernel.nft.read(OWN).tables
+
+
+def test_a_guard_is_taken_out_again_where_the_fast_path_is_refused(
+    flowfast: Flowfast, kernel: FakeKernel, config: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commit = kernel.nft.commit
+
+    def refuse(commands: Sequence[Command]) -> None:
+        if any(isinstance(command, AddFlowtable) for command in commands):
+            raise KernelError("nft: Operation not supported", 95)
+        commit(commands)
+
+    monkeypatch.setattr(kernel.nft, "commit", refuse)
+    assert "not supported" in str(flowfast("apply", config).exception)
+    assert kernel.nft.read(OWN) == Ruleset()
 
 
 def test_the_second_transaction_is_tried_before_the_first_is_made(
@@ -120,7 +136,7 @@ def test_the_second_transaction_is_tried_before_the_first_is_made(
 
 
 def test_a_dry_run_stops_after_the_plan(flowfast: Flowfast, kernel: FakeKernel, config: str) -> None:
-    assert "one transaction" in flowfast("apply", config, "--dry-run").output
+    assert "2 transactions" in flowfast("apply", config, "--dry-run").output
     assert kernel.nft.committed == []
 
 

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -12,6 +13,7 @@ from flowfast.kernel.nft.fake import FakeNft
 from flowfast.model.nftables import Flowtable, Ruleset
 from flowfast.model.state import RouterState
 from flowfast.model.transaction import (
+    AddElements,
     AddFlowtable,
     AddRule,
     AddSet,
@@ -105,11 +107,11 @@ def test_the_guard_comes_before_what_is_fast_behind_it() -> None:
     assert max(guard, guarded) < min(flowtable, fast)
 
 
-def test_a_tunnel_that_goes_takes_all_flows_off_before_its_guard_opens() -> None:
+def test_a_tunnel_that_goes_has_the_wan_off_the_flowtable_before_its_guard_opens() -> None:
     nft = FakeNft()
     go(nft, plan(router(A, B), config()).ruleset)
     commands = commands_of(diff(plan(router(A), config()).ruleset, nft.read(OWN)))
-    off = next(i for i, c in enumerate(commands) if isinstance(c, DeleteFlowtable))
+    off = next(i for i, c in enumerate(commands) if isinstance(c, DeleteDevices))
     opened = next(i for i, c in enumerate(commands) if isinstance(c, DeleteElements) and c.set == "guarded4")
     assert off < opened
 
@@ -118,7 +120,7 @@ def test_removal_takes_the_wan_off_the_flowtable_before_anything_else() -> None:
     nft = FakeNft()
     go(nft, plan(router(A), config()).ruleset)
     off = DeleteDevices(INET, Flowtable("fast", frozenset({"wan0"})))
-    assert transactions(remove_all(nft.read(OWN))) == [[off], [DeleteTable(INET), DeleteTable(NETDEV)]]
+    assert transactions(remove_all(nft.read(OWN))) == [[off], [DeleteTable(NETDEV)], [DeleteTable(INET)]]
 
 
 def hooked_with_flows(before: Ruleset, commands: list[Command]) -> tuple[frozenset[str], frozenset[str]]:
@@ -162,6 +164,10 @@ def test_no_device_is_on_the_flowtable_for_an_instant_without_its_guard(
             nft.commit(commands)
             after = nft.read(OWN)
             joined, held = hooked_with_flows(before, commands)
+            for command in commands:
+                # What is new in a set is found only after rules and devices: a guard must be whole before.
+                for device in command.flowtable.devices if isinstance(command, AddFlowtable) else ():
+                    assert guard_of(device, after) == guard_of(device, before)
             for device in joined:
                 assert guard_of(device, before) is not None or guard_of(device, as_read(wanted)) is None
             for device in held:
@@ -169,12 +175,28 @@ def test_no_device_is_on_the_flowtable_for_an_instant_without_its_guard(
                 assert was is None or (now is not None and now[0] == was[0] and now[1] >= was[1])
 
 
-def test_a_device_that_joins_with_its_guard_finds_a_new_flowtable() -> None:
-    """One that is there would be hooked before the guard's rules hold."""
+@pytest.mark.parametrize("state", [bench.hub(3), router(A)], ids=["plain sets", "intervals"])
+def test_what_makes_a_tunnel_fast_comes_after_its_guard(state: RouterState) -> None:
+    """Also where the tables are there already, and only elements are added."""
     nft = FakeNft()
-    go(nft, plan(router(A), config("offload: {mode: outbound-only}")).ruleset)
-    commands = commands_of(diff(plan(router(A), config()).ruleset, nft.read(OWN)))
-    assert DeleteFlowtable(INET, "fast") in commands
+    go(nft, plan(replace(state, policies=()), config()).ruleset)
+    seen = []
+    for commands in transactions(diff(plan(state, config()).ruleset, nft.read(OWN))):
+        sets = {c.set.name if isinstance(c, AddSet) else c.set for c in commands if isinstance(c, AddSet | AddElements)}
+        seen.append({name.rstrip("46") for name in sets})
+    guards = next(i for i, names in enumerate(seen) if any(name.startswith("guarded") for name in names))
+    fast = next(i for i, names in enumerate(seen) if any(name.startswith("fast") for name in names))
+    assert guards < fast
+
+
+def test_sets_that_keep_connections_off_are_filled_before_flows_are_learnt_anew() -> None:
+    nft = FakeNft()
+    go(nft, plan(router(A), config("exclude: {addresses: [10.2.9.0/24]}")).ruleset)
+    first, *more = transactions(
+        diff(plan(router(A), config("exclude: {addresses: [10.2.9.0/24, 10.2.8.1]}")).ruleset, nft.read(OWN))
+    )
+    assert [type(command) for command in first] == [AddElements]
+    assert any(isinstance(command, AddFlowtable) for command in more[-1])
 
 
 def test_flushing_flows_leaves_the_ruleset_as_it_was() -> None:
