@@ -265,6 +265,9 @@ def test_systemd_watches_it_and_neither_restart_nor_stop_takes_a_flow_off(site: 
         booted.until(lambda: site.fast, "fast")
         booted.systemctl("restart", "flowfast")
         assert booted.shows("flowfast", "ActiveState") == "active"
+        process = booted.shows("flowfast", "MainPID")
+        booted.systemctl("reload", "flowfast")
+        assert booted.shows("flowfast", "MainPID") == process
         assert site.fast
         first = booted.shows("flowfast", "WatchdogTimestampMonotonic")
         booted.until(lambda: booted.shows("flowfast", "WatchdogTimestampMonotonic") != first, "heard of")
