@@ -14,9 +14,9 @@ def collect(snapshot: Snapshot) -> Iterable[Metric]:
     """One series for each kind of exclusion in the config; the accounting mode."""
     packets = counter(
         "flowfast_excluded_packets_total",
-        "Packets of established connections that kept to the full path because of the config, by the key under "
-        "`exclude` that said so, or `conditions`: they do not meet those under `offload`. GRO may have made one of "
-        "several. Starts again when the ruleset is rebuilt.",
+        "Packets from the LAN, of established connections that kept to the full path because of the config, by the "
+        "key under `exclude` that said so, or `conditions`: they do not meet those under `offload`. GRO may have made "
+        "one of several. Starts again when the ruleset is rebuilt.",
         "by",
     )
     for name, value in sorted(snapshot.full_path.items()):
