@@ -63,6 +63,8 @@ def run(cases: Sequence[Case], say: Any) -> None:
     for (esp_offload, driver, topology, finished, outer), those in groups(cases).items():
         if esp_offload:
             subprocess.run(["modprobe", "-a", "esp4_offload", "esp6_offload"], check=True)
+        if driver not in ("veth", "virtio_net"):
+            subprocess.run(["modprobe", driver], check=True)  # nothing in the guest does it when a NIC is found
         wire: WireKind = "veth" if driver == "veth" else "nic"
         with two_gateways(LAB_KINDS[topology], wire, finish_checksums=finished) as topo:
             manual_keys(topo, outer)
