@@ -124,7 +124,11 @@ class Patience:
         return None if self._since is None else frozenset(self._since)
 
     def look(self, before: Snapshot, now: Snapshot) -> frozenset[int] | None:
-        """One more; returns `refused`. Only traffic on the fallback SA says that a CPU has asked."""
+        """One more; returns `refused`.
+
+        A CPU has asked where the kernel holds a larval SA for it (meanwhile it drops what that CPU would send), and
+        where there is traffic on the fallback SA (of flows that began on it).
+        """
         if self._since is None:
             machine = now.state.machine
             self._since = dict.fromkeys(machine.refused if machine is not None else (), 0)
@@ -135,10 +139,11 @@ class Patience:
             return self.refused
         out = [share for (_, direction), share in fallback(before, now).items() if direction is Direction.OUT]
         asked = sum(share.some for share in out) >= ENOUGH // 10
+        waiting = {sa.pcpu for sa in now.state.sas if sa.larval}
         for cpu in now.desired.steering.cpus if now.desired.steering is not None else ():
             if cpu in have:
                 self._asked.pop(cpu, None)
-            elif asked:
+            elif asked or cpu in waiting:
                 self._asked[cpu] = self._asked.get(cpu, 0) + 1
         self._since = {cpu: looks + 1 for cpu, looks in self._since.items() if cpu not in have and looks < AGAIN}
         for cpu in [cpu for cpu, rounds in self._asked.items() if rounds >= ROUNDS]:

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+from flowfast.kernel.xfrm.builders import make_sa
 from flowfast.model.desired import Desired
 from flowfast.model.machine import Machine
 from flowfast.model.reason import Reason
@@ -10,6 +11,7 @@ from flowfast.model.snapshot import Snapshot
 from flowfast.model.steering import Owner, Share
 from flowfast.plan.planner import plan
 from flowfast.plan.steering.verify import AGAIN, Patience, elsewhere, fallback, frozen, misplaced, on_fallback
+from tests.unit.plan.router import PEER, US
 from tests.unit.plan.steering.paper import config, cpus, machine, nic, sas, world
 
 
@@ -104,6 +106,12 @@ def test_a_cpu_that_asks_in_vain_is_given_up_and_only_then() -> None:
     assert later.look(known, known) == frozenset({3})
     assert later.look(known, snapshot(sas(0))) == frozenset()
     assert later.look(known, known) == frozenset()
+
+
+def test_a_cpu_for_which_the_kernel_waits_in_vain_is_given_up() -> None:
+    larval = make_sa(US, PEER, 0, pcpu=3, algorithm=None)
+    patience, now = Patience(), snapshot([*sas(2), larval])
+    assert [patience.look(now, now) for _ in range(3)] == [frozenset(), frozenset(), frozenset({3})]
 
 
 def test_without_steering_nothing_is_judged() -> None:
