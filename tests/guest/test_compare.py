@@ -72,7 +72,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
             yield Site(topo, router)
 
 
-@pytest.mark.long(seconds=150)  # test_pause.py is what make test has of it
+@pytest.mark.long(seconds=150)
 def test_a_killed_experiment_leaves_the_fast_path_and_loses_nothing(site: Site) -> None:
     before = site.router.nft("-s", "list", "ruleset")
     with site.flow() as flow:

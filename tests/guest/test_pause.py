@@ -67,6 +67,7 @@ def until(what: Callable[[], bool], wanted: str, seconds: float) -> None:
         time.sleep(0.2)
 
 
+@pytest.mark.long(seconds=90)
 def test_the_kernel_ends_the_window_of_an_experiment_that_was_killed() -> None:
     with site("policy") as here:
         running = here.gw1.start(invoke, ("compare", *here.config, "--seconds", "16", "--windows", "4"))
