@@ -25,7 +25,8 @@ def played(name: PartName, monkeypatch: pytest.MonkeyPatch) -> Iterator[Part]:
     """A part with small loads, which is as it should be."""
     monkeypatch.setattr(scenario, "LOADS", {name: SMALL})
     monkeypatch.setattr(scenario, "AFTER_KILL", Load("TCP, controllers killed", 2_000_000))
-    monkeypatch.setattr(cost, "COUNTS", (50, 300))
+    if name != "offload":  # there the costs of two tunnels are compared, and shorter runs are too noisy for that
+        monkeypatch.setattr(cost, "COUNTS", (50, 300))
     said: list[Progress] = []
     with Scenario(name, said.append).played() as part:
         assert problems(Result("", "", "", "", "", 0.0, (part,))) == []
