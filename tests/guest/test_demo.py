@@ -17,7 +17,7 @@ from flowfast.lab.demo.verdict import problems
 
 pytestmark = [pytest.mark.guest(images=["debian14"], nics=3, icount=True), pytest.mark.long(seconds=120)]
 
-SMALL = (Load("TCP", 2_000_000), Load("UDP, 1000 bytes", 1_000_000, 1000))
+SMALL = (Load("TCP", 4_000_000), Load("UDP, 1000 bytes", 1_000_000, 1000))
 
 
 @contextmanager

@@ -19,7 +19,7 @@ ALL = (Load("TCP", 4_000_000), Load("UDP, 100 bytes", 400_000, 100))
 LOADS: Mapping[PartName, tuple[Load, ...]] = {
     "policy": ALL,
     "interface": ALL,
-    "offload": (Load("TCP", 2_000_000),),
+    "offload": (Load("TCP", 4_000_000),),
 }
 """Few: three guests share the cores of a small machine, and what a load costs is mostly that iperf3 starts. The fewest
 where the question is who does ESP."""
