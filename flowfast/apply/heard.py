@@ -28,5 +28,6 @@ class Heard:
         """Every change up to this generation has been followed. Without a disk to write to, nothing is kept."""
         new = self.path.with_suffix(".new")
         with contextlib.suppress(OSError):
+            new.parent.mkdir(parents=True, exist_ok=True)
             new.write_text(f"{generation}\n")
             new.replace(self.path)

@@ -65,10 +65,11 @@ def diff(wanted: Ruleset, actual: Ruleset) -> list[Step]:
             guards += [*change.removals(flush=False), *change.additions(flush=False)]
         else:
             more = list(change.additions(flush=flush))
-            guards += [step for step in more if _keeps_off(step, change.dead_sets)]
+            early = [step for step in more if _keeps_off(step, change.dead_sets)]
+            if early and change.new:
+                early.insert(0, more.pop(0))  # the table itself
+            guards += early
             fast += [*change.removals(flush=flush), *(step for step in more if not _keeps_off(step, change.dead_sets))]
-            if change.new and any(step.commands for step in guards):
-                guards.insert(0, Step(f"make table {INET}", (AddTable(INET),)))
     return _in_turn(_retreat(actual) if guards_move else [], guards, fast)
 
 
@@ -111,7 +112,7 @@ def flush_flows(actual: Ruleset) -> list[Command]:
 
 
 def remove_all(actual: Ruleset) -> list[Step]:
-    """The steps that leave nothing of ours: flows first, then the guards."""
+    """The steps that leave nothing of ours: guarded devices off the flowtable, guards, then the fast path."""
     return diff(Ruleset(), actual)
 
 

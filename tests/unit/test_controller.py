@@ -179,6 +179,13 @@ def test_a_firewall_changed_while_nobody_ran_is_obeyed(tmp_path: Path) -> None:
     assert second.flushes() == before + 1
 
 
+def test_what_was_heard_makes_its_own_folder(tmp_path: Path) -> None:
+    """Without it every restart would take all flows off."""
+    heard = Heard(tmp_path / "run" / "flowfast")
+    heard.keep(7)
+    assert heard.read() == 7
+
+
 def test_what_was_heard_is_never_more_than_was_followed(tmp_path: Path) -> None:
     async def scenario(bench: Bench) -> None:
         heard = Heard(tmp_path).read()

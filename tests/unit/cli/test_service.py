@@ -98,6 +98,17 @@ def test_a_config_that_cannot_be_used_changes_nothing_and_is_told(
     bench.run(scenario)
 
 
+def test_a_config_that_is_gone_changes_nothing_and_is_told(bench: Bench) -> None:
+    async def scenario(bench: Bench) -> None:
+        held = bench.kernel.nft.read(OWN)
+        bench.path.unlink()
+        os.kill(os.getpid(), signal.SIGHUP)
+        await bench.until(lambda: "NOT_RELOADED" in bench.codes())
+        assert bench.kernel.nft.read(OWN) == held
+
+    bench.run(scenario)
+
+
 def test_a_reload_with_nothing_new_commits_nothing(bench: Bench) -> None:
     async def scenario(bench: Bench) -> None:
         committed, before = len(bench.kernel.nft.committed), bench.service.published

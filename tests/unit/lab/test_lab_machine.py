@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -29,9 +30,11 @@ boots = len(open({pids!r}).readlines())
 {body}
 """
 
+Boot = Callable[..., Machine]
+
 
 @pytest.fixture
-def boot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):  # type: ignore[no-untyped-def]
+def boot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Boot:
     """A function that makes a Machine whose QEMU is a Python script with the given body."""
     folder = tmp_path / "image"
     folder.mkdir()
@@ -58,7 +61,7 @@ def alive(pid: int) -> bool:
     return Path(f"/proc/{pid}").exists()
 
 
-def test_output_is_passed_on_as_it_is_and_the_exit_code_with_it(boot, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_output_is_passed_on_as_it_is_and_the_exit_code_with_it(boot: Boot, tmp_path: Path) -> None:
     machine = boot(
         'say("console", b"\\r\\nhello\\r\\n"); say("control", b"started\\n"); say("stdout", b"a\\r\\n\\x00b")\n'
         'say("stderr", b"oh"); time.sleep(0.2); say("control", b"exit 7\\n"); time.sleep(60)'
@@ -73,7 +76,7 @@ def test_output_is_passed_on_as_it_is_and_the_exit_code_with_it(boot, tmp_path: 
     assert not any(alive(pid) for pid in pids(tmp_path))
 
 
-def test_a_panic_is_told_at_once_with_what_came_before_it(boot) -> None:  # type: ignore[no-untyped-def]
+def test_a_panic_is_told_at_once_with_what_came_before_it(boot: Boot) -> None:
     machine = boot(
         'say("control", b"started\\n"); say("console", b"[ 1.0] skbuff: skb_under_panic: text\\r\\n")\n'
         'say("console", b"[ 1.1] Kernel panic - not syncing: Fatal exception in interrupt\\r\\n")\n'
@@ -86,7 +89,7 @@ def test_a_panic_is_told_at_once_with_what_came_before_it(boot) -> None:  # type
     assert any("skb_under_panic" in line for line in rest)
 
 
-def test_a_hung_guest_is_killed_at_the_time_limit(boot, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_a_hung_guest_is_killed_at_the_time_limit(boot: Boot, tmp_path: Path) -> None:
     machine = boot('say("control", b"started\\n"); say("console", b"the last words\\n"); time.sleep(60)', timeout=1)
     start = time.monotonic()
     with pytest.raises(GuestError, match=r"killed at its time limit of 1 s") as caught:
@@ -96,25 +99,25 @@ def test_a_hung_guest_is_killed_at_the_time_limit(boot, tmp_path: Path) -> None:
     assert not any(alive(pid) for pid in pids(tmp_path))
 
 
-def test_a_boot_that_oopses_before_the_command_is_tried_once_more(boot, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_a_boot_that_oopses_before_the_command_is_tried_once_more(boot: Boot, tmp_path: Path) -> None:
     oops = 'say("console", b"Kernel panic - not syncing: Fatal exception\\n")'
     machine = boot(f'if boots == 1: {oops}; sys.exit()\nsay("control", b"started\\nexit 0\\n"); time.sleep(60)')
     assert machine.run(["true"]).exit_code == 0
     assert len(pids(tmp_path)) == 2
 
 
-def test_a_guest_that_dies_in_its_command_is_not_tried_again(boot, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_a_guest_that_dies_in_its_command_is_not_tried_again(boot: Boot, tmp_path: Path) -> None:
     with pytest.raises(GuestError, match="QEMU ended after"):
         boot('say("control", b"started\\n")').run(["true"])
     assert len(pids(tmp_path)) == 1
 
 
-def test_what_qemu_complains_of_is_in_the_error(boot) -> None:  # type: ignore[no-untyped-def]
+def test_what_qemu_complains_of_is_in_the_error(boot: Boot) -> None:
     with pytest.raises(GuestError, match="no such device"):
         boot('sys.stderr.write("qemu: no such device\\n")').run(["true"])
 
 
-def test_qemu_dies_with_the_process_that_started_it(boot, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_qemu_dies_with_the_process_that_started_it(boot: Boot, tmp_path: Path) -> None:
     boot("time.sleep(60)")
     code = (
         "from pathlib import Path; from flowfast.lab import image; from flowfast.lab.machine import Machine\n"
@@ -132,7 +135,7 @@ def test_qemu_dies_with_the_process_that_started_it(boot, tmp_path: Path) -> Non
     assert not alive(pids(tmp_path)[0])
 
 
-def test_a_share_that_is_not_there_is_refused(boot, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_a_share_that_is_not_there_is_refused(boot: Boot, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"nowhere: no such folder"):
         boot("", share=tmp_path / "nowhere").run(["true"])
 

@@ -17,6 +17,7 @@ from flowfast.model.transaction import (
     AddFlowtable,
     AddRule,
     AddSet,
+    AddTable,
     Command,
     DeleteDevices,
     DeleteElements,
@@ -197,6 +198,15 @@ def test_sets_that_keep_connections_off_are_filled_before_flows_are_learnt_anew(
     )
     assert [type(command) for command in first] == [AddElements]
     assert any(isinstance(command, AddFlowtable) for command in more[-1])
+
+
+@pytest.mark.parametrize("more", ["", "exclude: {addresses: [10.2.9.0/24]}"])
+def test_each_table_is_made_once(more: str) -> None:
+    commands = commands_of(diff(plan(router(A), config(more)).ruleset, Ruleset()))
+    assert sorted(str(command.table) for command in commands if isinstance(command, AddTable)) == [
+        "inet flowfast",
+        "netdev flowfast",
+    ]
 
 
 def test_flushing_flows_leaves_the_ruleset_as_it_was() -> None:
