@@ -196,5 +196,5 @@ class Bulking:
         turned, refused = turn_knobs(self._kernel.knobs, knobs, self._journal)
         for turn in turned:
             log.log(level, "%s", turn)
-        for reason in refused:
-            log.error("%s", reason)
+        for each in refused:
+            log.error("%s", each.reason)

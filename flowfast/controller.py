@@ -210,7 +210,7 @@ class Controller:
             desired = self._bulking.overtaken(state, desired)
             outcome = await converge(self.kernel, desired, state, netns, writer=self._writer)
             self._state = replace(outcome.state, sas=(), policies=(), underlay={})
-            if self._bulking.done(desired, outcome.turned):
+            if self._bulking.done(desired, outcome.turned) or outcome.again:
                 self._wake.set()
             if self._unflushed:
                 await self._writer.flush()

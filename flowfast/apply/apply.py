@@ -6,15 +6,14 @@ from dataclasses import dataclass
 
 from flowfast.apply.commit import commit
 from flowfast.apply.knobs import KnobJournal, turn_knobs
+from flowfast.apply.steering import fill, note
 from flowfast.apply.verify import verify
 from flowfast.apply.writer import Writer
 from flowfast.kernel import Kernel
 from flowfast.model.desired import Desired, Step
-from flowfast.model.errors import KernelError
 from flowfast.model.knob import Turn
 from flowfast.model.reason import Reason
 from flowfast.model.state import RouterState
-from flowfast.model.steering import Steering
 from flowfast.observe import observe
 from flowfast.plan.diff import diff, remove_all
 
@@ -29,6 +28,8 @@ class Outcome:
     turned: tuple[Turn, ...] = ()
     refused: tuple[Reason, ...] = ()
     """Knobs and tables that the kernel would not have: the rest works all the same, so nothing is taken back."""
+    again: bool = False
+    """Something of that was noted, by which the next plan is another one."""
 
     @property
     def held(self) -> bool:
@@ -60,21 +61,12 @@ async def converge(
     if failures:
         await writer.change(remove_all(state.ruleset), None)
         state = await observe(kernel, state.features, sas_of=state)
-    turned, refused = turn_knobs(kernel.knobs, desired.knobs, journal or KnobJournal())
+    turned, kept = turn_knobs(kernel.knobs, desired.knobs, journal or KnobJournal())
+    refused, again = [each.reason for each in kept], False
     if desired.steering is not None:
-        refused += _fill(kernel, desired.steering)
-    return Outcome(steps, state, failures, tuple(turned), tuple(refused))
-
-
-def _fill(kernel: Kernel, steering: Steering) -> list[Reason]:
-    """The tables of the XDP programs."""
-    refused = []
-    for table in steering.tables:
-        try:
-            kernel.xdp.fill(table)
-        except KernelError as error:
-            refused.append(Reason("NOT_STEERED", table.device, str(error), "see flowfast show steering"))
-    return refused
+        refused += fill(kernel.xdp, desired.steering)
+        again = state.machine is not None and note(kernel.machine, state.machine, turned, kept)
+    return Outcome(steps, state, failures, tuple(turned), tuple(refused), again)
 
 
 async def remove(kernel: Kernel, state: RouterState) -> tuple[Step, ...]:

@@ -7,6 +7,7 @@ that was ever turned and not turned back, the value from before flowfast and flo
 import json
 import os
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from flowfast.apply.journal import FOLDER
@@ -61,16 +62,29 @@ class KnobJournal:
             raise Unavailable(f"{new}: the journal cannot be written ({error.strerror}): no knob was turned") from error
 
 
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A turn that the kernel would not have."""
+
+    turn: Turn
+    error: KernelError
+
+    @property
+    def reason(self) -> Reason:
+        """It, for the operator."""
+        return Reason("KNOB_REFUSED", str(self.turn.knob), str(self.error), _remedy(self.turn.knob))
+
+
 def pending(knobs: Knobs, wanted: Settings, journal: KnobJournal) -> list[Turn]:
     """The turns that would be made."""
     turned = journal.read()
     return turns(wanted, knobs.read({**dict.fromkeys(turned), **dict.fromkeys(wanted)}), turned)
 
 
-def turn_knobs(knobs: Knobs, wanted: Settings, journal: KnobJournal) -> tuple[list[Turn], list[Reason]]:
+def turn_knobs(knobs: Knobs, wanted: Settings, journal: KnobJournal) -> tuple[list[Turn], list[Refusal]]:
     """Turns what is not as wanted, and back what is wanted no more; returns the turns made and the refusals.
 
-    A knob that the kernel refuses is a Reason, and the others are turned all the same.
+    A knob that the kernel refuses keeps none of the others from being turned.
     """
     turned = journal.read()
     due = pending(knobs, wanted, journal)
@@ -79,13 +93,14 @@ def turn_knobs(knobs: Knobs, wanted: Settings, journal: KnobJournal) -> tuple[li
             was = turned.get(turn.knob, Turned(turn.held, ()))
             turned[turn.knob] = Turned(was.before, (*was.ours, turn.value))
         journal.write(turned)
-    done, refused = [], {}
+    done: list[Turn] = []
+    refused: dict[Knob, Refusal] = {}
     for turn in due:
         try:
             knobs.turn(turn.knob, turn.value)
             done.append(turn)
         except KernelError as error:
-            refused[turn.knob] = Reason("KNOB_REFUSED", str(turn.knob), str(error), _remedy(turn.knob))
+            refused[turn.knob] = Refusal(turn, error)
     settled = {
         knob: was if knob in refused else Turned(was.before, (wanted[knob],))
         for knob, was in turned.items()

@@ -30,8 +30,13 @@ from flowfast.cli.steering import print_steering
 from flowfast.kernel.real import real_kernel
 from flowfast.model.knob import KnobKind
 from flowfast.model.state import RouterState
+from flowfast.observe import observe
 from flowfast.plan.diff import OWN, diff, remove_all
 from flowfast.plan.planner import plan
+
+
+ROUNDS = 5
+"""So often a change is planned anew where what came of it says so: once for each backend that a device may refuse."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,11 +106,23 @@ async def _change(found: Router, anything: bool, confirm: float | None) -> Outco
             leave_waiting(confirm)
     config, kernel = found.loaded.config, found.kernel
     outcome = await converge(kernel, found.desired, found.state, config.underlay_netns)
-    if any(turn.knob.kind is KnobKind.SHIELD for turn in outcome.turned):
-        # What needs the shield could only be planned once it was there.
-        state = replace(outcome.state, bulk=replace(outcome.state.bulk, arrivals=found.state.bulk.arrivals))
-        more = await converge(kernel, plan(state, config), state, config.underlay_netns)
-        outcome = replace(more, steps=outcome.steps + more.steps, turned=outcome.turned + more.turned)
+    said, last = set(found.desired.reasons), outcome
+    for _ in range(ROUNDS):
+        # What needs the shield can only be planned once it is there; what is refused is known once it was tried.
+        if not last.again and not any(turn.knob.kind is KnobKind.SHIELD for turn in last.turned):
+            break
+        state = await observe(kernel, found.state.features, config.underlay_netns)
+        state = replace(state, bulk=replace(state.bulk, arrivals=found.state.bulk.arrivals))
+        desired = plan(state, config)
+        last = await converge(kernel, desired, state, config.underlay_netns)
+        news = tuple(reason for reason in desired.reasons if reason not in said)
+        said |= set(news)
+        outcome = replace(
+            last,
+            steps=outcome.steps + last.steps,
+            turned=outcome.turned + last.turned,
+            refused=news + last.refused,
+        )
     return outcome
 
 
@@ -125,6 +142,7 @@ async def _remove(how: _How) -> None:
     else:
         steps, turns = await take_out(kernel, state), turn_back(kernel.knobs, knobs)
         kernel.machine.refuse(frozenset())
+        kernel.machine.deny({})
     done = [*(step.what for step in steps), *(str(turn) for turn in turns)]
     if how.as_json:
         click.echo(json.dumps({"steps": [{"what": each} for each in done]}, indent=2))

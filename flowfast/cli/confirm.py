@@ -94,7 +94,7 @@ async def _back() -> None:
     out = console()
     print_steps(out, steps)
     print_turns(out, turns)
-    print_reasons(out, refused)
+    print_reasons(out, [each.reason for each in refused])
     out.print("Taken back.")
 
 

@@ -18,7 +18,19 @@ from flowfast.model.machine import Rss
 
 _ROW = re.compile(r"^\s*\d+:\s+((?:\d+\s*)+)$", re.MULTILINE)
 _KEY = re.compile(r"^((?:[0-9a-f]{2}:)+[0-9a-f]{2})$", re.MULTILINE)
-_FIELDS = {"IP SA": "src", "IP DA": "dst", "SPI": "spi", "L4 bytes 0 & 1": "sport", "L4 bytes 2 & 3": "dport"}
+_FIELDS = {
+    "L2DA": ("mac", "m"),
+    "VLAN tag": ("vlan", "v"),
+    "L3 proto": ("proto", "t"),
+    "IP SA": ("src", "s"),
+    "IP DA": ("dst", "d"),
+    "L4 bytes 0 & 1": ("sport", "f"),
+    "L4 bytes 2 & 3": ("dport", "n"),
+    "GTP TEID": ("teid", "e"),
+    "IPv6 Flow Label": ("label", "l"),
+}
+"""What ethtool prints of a hash: our word for it, and the letter by which ethtool takes it."""
+HASH = "rx-flow-hash"
 _TYPES = {
     "IPSEC ESP over IPv4": "esp4",
     "IPSEC ESP over IPv6": "esp6",
@@ -58,7 +70,7 @@ def rss(device: str) -> Rss | None:
     if shown is None:
         return None
     table, key = parse_rss(shown)
-    fields = {kind: parse_fields(said) for kind in KINDS if (said := _ask("-n", device, "rx-flow-hash", kind))}
+    fields = {kind: parse_fields(said) for kind in KINDS if (said := _ask("-n", device, HASH, kind))}
     return Rss(table, key, fields)
 
 
@@ -71,7 +83,7 @@ def parse_rss(shown: str) -> tuple[tuple[int, ...], bytes | None]:
 
 def parse_fields(shown: str) -> frozenset[str]:
     """What is hashed, from `ethtool -n DEVICE rx-flow-hash KIND`."""
-    found = {name for words, name in _FIELDS.items() if words in shown}
+    found = {name for words, (name, _) in _FIELDS.items() if words in shown}
     # Drivers that hash the SPI say so in the words for ports: it lies where they would be.
     if "ESP" in shown.splitlines()[0] and "sport" in found:
         found.add("spi")
@@ -106,11 +118,18 @@ def _words(body: str) -> str:
     return "{} dst-ip {} src-port {} dst-port {} action {}".format(name, destination, *ports, queue)
 
 
-class Table:
-    """The knob `indirection`. By ioctl: ethtool(8) sets shares and weights, and no order of slots."""
+def parse_letters(shown: str) -> str:
+    """The same in ethtool's letters: "sdfn"."""
+    return "".join(letter for words, (_, letter) in _FIELDS.items() if words in shown)
+
+
+class RssKnobs:
+    """The knobs of RSS: `indirection`, and `rx-flow-hash KIND`, what is hashed of such packets."""
 
     def read(self, knob: Knob) -> str | None:
-        """Queues in the order of the slots; None where there is no table."""
+        """Queues in the order of the slots, or ethtool's letters; None where the device has none."""
+        if knob.name.startswith(HASH):
+            return parse_letters(_ask("-n", knob.object, *knob.name.split()) or "") or None
         try:
             request = _indirection(knob.object, _GRXFHINDIR, [])
             size = _SIZE.unpack_from(request)[1]
@@ -120,8 +139,11 @@ class Table:
         return ",".join(str(queue) for queue in struct.unpack_from(f"={size}I", request, _SIZE.size)) or None
 
     def write(self, knob: Knob, value: str) -> None:
-        """Sets all slots."""
-        _indirection(knob.object, _SRXFHINDIR, [int(queue) for queue in value.split(",")])
+        """Sets what is hashed, or all slots: those by ioctl, as ethtool(8) sets shares and weights, and no order."""
+        if knob.name.startswith(HASH):
+            _tell(str(knob), "-N", knob.object, *knob.name.split(), value)
+        else:
+            _indirection(knob.object, _SRXFHINDIR, [int(queue) for queue in value.split(",")])
 
 
 def _indirection(device: str, command: int, queues: list[int]) -> bytearray:

@@ -101,7 +101,7 @@ class RealKnobs:
             KnobKind.SHIELD: ShieldKnob(),
             KnobKind.IRQ: files,
             KnobKind.SYSCTL: files,
-            KnobKind.RSS: ethtool.Table(),
+            KnobKind.RSS: ethtool.RssKnobs(),
             KnobKind.NTUPLE: ethtool.Rule(),
             KnobKind.XDP: xdp.ProgramKnob(),
         }

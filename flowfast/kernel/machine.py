@@ -1,5 +1,6 @@
 """CPUs, queues, interrupts and what they are set to, from sysfs and procfs; and a fake of it."""
 
+import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
@@ -9,6 +10,7 @@ from typing import Protocol
 from flowfast.kernel import ethtool, xdp
 from flowfast.model.cpu import Cpu, cpu_list, cpus_of, cpus_of_mask
 from flowfast.model.errors import FlowfastError
+from flowfast.model.knob import Denial, Knob, KnobKind
 from flowfast.model.machine import Machine, Nic, Queue
 
 _IRQ = re.compile(r"^\s*(?P<irq>\d+):.*\s(?P<action>\S+)$")
@@ -36,6 +38,9 @@ class Machines(Protocol):
     def refuse(self, cpus: frozenset[int]) -> None:
         """Has all later looks, of other processes too, say that these CPUs get no SA. Raises OSError."""
 
+    def deny(self, denied: Mapping[Knob, Denial]) -> None:
+        """Has all later looks say that the kernel would not turn these knobs so. Raises OSError."""
+
 
 class RealMachine:
     """This machine; devices are those of the network namespace that /sys shows."""
@@ -54,23 +59,36 @@ class RealMachine:
             balancer=self._balancer(),
             esp_gro=bool({"esp4_offload", "esp6_offload"} & modules),
             xdp=xdp.available(),
-            refused=cpus_of(_text(self._refused) or ""),
+            refused=cpus_of(_text(self._memory("refused")) or ""),
+            denied=self._denied(),
         )
 
-    @property
-    def _refused(self) -> Path:
+    def _memory(self, what: str) -> Path:
         """A file for each network namespace, beside the journal: a reboot forgets it."""
-        return self._root / f"run/flowfast/refused-{Path('/proc/thread-self/ns/net').stat().st_ino}"
+        return self._root / f"run/flowfast/{what}-{Path('/proc/thread-self/ns/net').stat().st_ino}"
 
     def refuse(self, cpus: frozenset[int]) -> None:
         """Writes it; none is no file."""
-        if not cpus:
-            self._refused.unlink(missing_ok=True)
-            return
-        self._refused.parent.mkdir(parents=True, exist_ok=True)
-        new = self._refused.with_suffix(".new")
-        new.write_text(cpu_list(cpus))
-        new.replace(self._refused)
+        _keep(self._memory("refused"), cpu_list(cpus))
+
+    def deny(self, denied: Mapping[Knob, Denial]) -> None:
+        """Writes it, each with its device's number: a device that was made anew (its driver loaded) may take it."""
+        rows = [[*knob, *denial, self._number(knob)] for knob, denial in denied.items()]
+        _keep(self._memory("denied"), json.dumps(rows) if rows else "")
+
+    def _denied(self) -> dict[Knob, Denial]:
+        try:
+            rows = json.loads(_text(self._memory("denied")) or "[]")
+            found = {Knob(KnobKind(k), thing, name): (Denial(v, words), n) for k, thing, name, v, words, n in rows}
+        except (ValueError, TypeError):
+            return {}  # of another flowfast: what it says is found out again
+        return {knob: denial for knob, (denial, number) in found.items() if self._number(knob) == number}
+
+    def _number(self, knob: Knob) -> str | None:
+        """What tells a device from another of its name: its index; of an interrupt, whose it is."""
+        if knob.kind is KnobKind.IRQ:
+            return self._irqs().get(int(knob.object))
+        return _text(self._root / "sys/class/net" / knob.object / "ifindex")
 
     def _cpus(self) -> Iterable[Cpu]:
         base = self._root / "sys/devices/system"
@@ -165,6 +183,17 @@ def _guest_csum(folder: Path) -> bool:
     return features is None or features[1:2] == "1"
 
 
+def _keep(path: Path, text: str) -> None:
+    """A small file, whole or not at all; no text is no file."""
+    if not text:
+        path.unlink(missing_ok=True)
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    new = path.with_suffix(".new")
+    new.write_text(text)
+    new.replace(path)
+
+
 def _text(path: Path) -> str | None:
     try:
         return path.read_text().strip()
@@ -186,3 +215,7 @@ class FakeMachine:
     def refuse(self, cpus: frozenset[int]) -> None:
         """Keeps them."""
         self.machine = replace(self.machine, refused=cpus)
+
+    def deny(self, denied: Mapping[Knob, Denial]) -> None:
+        """Keeps them."""
+        self.machine = replace(self.machine, denied=dict(denied))

@@ -15,7 +15,7 @@ class KnobKind(StrEnum):
     IRQ = "irq"  # a file under /proc/irq/OBJECT: "smp_affinity_list"
     SYSCTL = "sysctl"  # the sysctl NAME; no object
     XDP = "xdp"  # the XDP program on device OBJECT, by its name; "none"
-    RSS = "rss"  # the indirection table of device OBJECT: queues, in the order of their slots
+    RSS = "rss"  # of device OBJECT: "indirection", queues in the order of their slots; "rx-flow-hash KIND", as "sdfn"
     NTUPLE = "ntuple"  # the ntuple rule at location NAME of device OBJECT, in ethtool's words; "none"
 
 
@@ -42,6 +42,13 @@ class Turned:
 
     before: str
     ours: tuple[str, ...]
+
+
+class Denial(NamedTuple):
+    """A value of a knob that the kernel would not have, and what it said."""
+
+    value: str
+    words: str
 
 
 Settings = Mapping[Knob, str]

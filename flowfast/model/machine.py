@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from flowfast.model.cpu import Cpu
+from flowfast.model.knob import Denial, Knob
 
 NO_CPUS: frozenset[int] = frozenset()
 
@@ -32,7 +33,8 @@ class Queue:
 class Rss:
     """Receive side scaling: the indirection table (hash modulo its length -> queue), the Toeplitz key.
 
-    `fields`: by kind of packet ("esp4", "udp6"), what is hashed: "src", "dst", "sport", "dport", "spi".
+    `fields`: by kind of packet ("esp4", "udp6"), what is hashed: "src", "dst", "sport", "dport", "spi", or what no SA
+    is told apart by.
     """
 
     table: tuple[int, ...]
@@ -75,6 +77,8 @@ class Machine:
     """The steering program is compiled here, and libbpf is there to load it."""
     refused: frozenset[int] = NO_CPUS
     """CPUs that asked for an SA and got none: what `flowfast run` found out, and every command must know."""
+    denied: Mapping[Knob, Denial] = field(default_factory=dict)
+    """Knobs of steering that the kernel would not turn when it was asked: every command plans without them."""
 
     @property
     def online(self) -> frozenset[int]:

@@ -232,7 +232,8 @@ def knobs(ns: Netns) -> dict[str, str]:
     )
     held = dict(line.split(":", 1) for line in shown.stdout.splitlines())
     for device in ("lan0", "wan0"):
-        for option in ("-x", "-n"):  # indirection table, rules; most devices have neither
-            held[f"ethtool {option} {device}"] = ns.run(["ethtool", option, device], check=False).stdout
+        hashed = [("-n", device, "rx-flow-hash", kind) for kind in ("esp4", "udp4")]
+        for asked in (("-x", device), ("-n", device), *hashed):  # indirection table, rules; most devices have none
+            held[" ".join(asked)] = ns.run(["ethtool", *asked], check=False).stdout
     held["xdp"] = " ".join(w for w in ns.run(["ip", "-d", "link"]).stdout.split("\n") if "prog/xdp" in w)
     return held

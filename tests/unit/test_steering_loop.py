@@ -134,3 +134,33 @@ def test_an_outbound_sa_that_works_elsewhere_is_a_reason_and_flows_are_learnt_an
         assert share == (950, 1000)
 
     bench.run(scenario, interval=0.05)
+
+
+def test_auto_goes_on_where_the_nic_refuses_its_rules_and_a_restart_knows_it(bench: Bench) -> None:
+    bench.settings = bench.settings.replace("xdp", "auto")
+    able = nic("wan0", 2, native_xdp=True, rules={})
+    rules = {Knob(KnobKind.NTUPLE, "wan0", str(n)): "none" for n in range(4)}
+    second = Knob(KnobKind.DEVICE, "wan0", "queues/rx-1/rps_cpus")
+    before = {**BEFORE, **rules, second: ""}
+    bench.kernel.machine = FakeMachine(machine(wan=able))
+    bench.kernel.machine.wanted = True
+    bench.kernel.knobs = knobs = FakeKnobs(before)
+    knobs.refuse = {Knob(KnobKind.NTUPLE, "wan0", "1")}  # the first one it takes
+
+    async def scenario(bench: Bench) -> None:
+        await install(bench, *pair(None), *pair(0), *pair(1))
+        await bench.until(lambda: steered(bench) == {0x2001: 0, 0x2002: 1})
+        await bench.until(lambda: any(r.code == "BACKEND_REFUSED" for r in bench.snapshots[-1].reasons))
+        assert knobs.values[PROGRAM] == "flowfast_wan3"
+        assert {knobs.values[rule] for rule in rules} == {"none"}
+
+    bench.run(scenario)
+    turned = len(knobs.turned)
+
+    async def again(bench: Bench) -> None:
+        await bench.until(lambda: len(bench.snapshots) > 2)
+        assert len(knobs.turned) == turned
+
+    bench.run(again, interval=0.05)
+    turn_back(knobs, KnobJournal())
+    assert knobs.values == before

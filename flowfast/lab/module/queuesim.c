@@ -5,7 +5,8 @@
  * No device that QEMU or Linux simulates takes a rule for an ESP SPI, or hashes one. This one does, as NICs do that can
  * (ethtool -N DEVICE flow-type esp4 ... spi S action Q; -X; rx-flow-hash), so that what the kernel, ethtool(8) and
  * flowfast make of such a device can be tried without one. Rules: esp4 and udp4, with masks; the first that matches. The
- * rest is hashed (Toeplitz) over the addresses and, with `spi=1`, an ESP packet's SPI; over the ports, too, of UDP.
+ * rest is hashed (Toeplitz) over the addresses and, with `spi=1`, an ESP packet's SPI; over the ports, too, of UDP; what
+ * of these is hashed can be set.
  *
  * Not there: IPv6, interrupts (a queue is the CPU's that took its packet in, unless RPS says another), segmentation.
  *
@@ -34,7 +35,7 @@ MODULE_PARM_DESC(lab, "Must be set: this module is for tests in a guest");
 
 static bool spi = true;
 module_param(spi, bool, 0444);
-MODULE_PARM_DESC(spi, "The hash of an ESP packet looks at its SPI");
+MODULE_PARM_DESC(spi, "The hash of an ESP packet looks at its SPI until it is set otherwise");
 
 static uint pairs = 1;
 module_param(pairs, uint, 0444);
@@ -47,6 +48,7 @@ struct queuesim {
 	bool used[RULES];
 	u32 slots[SLOTS];
 	u8 key[KEY];
+	bool deep_esp, deep_udp; /* hashed with SPI, with ports */
 };
 
 static struct net_device *ends[2 * PAIRS];
@@ -187,7 +189,7 @@ static u16 queuesim_queue(struct queuesim *qs, const struct sk_buff *skb)
 	if (at < RULES) {
 		queue = qs->rules[at].ring_cookie;
 	} else {
-		if (seen.protocol == IPPROTO_UDP || (seen.protocol == IPPROTO_ESP && spi))
+		if ((seen.protocol == IPPROTO_UDP && qs->deep_udp) || (seen.protocol == IPPROTO_ESP && qs->deep_esp))
 			size = 12;
 		queue = qs->slots[queuesim_toeplitz(qs->key, &seen, size) % SLOTS];
 	}
@@ -230,15 +232,41 @@ static int queuesim_set_rxfh(struct net_device *dev, struct ethtool_rxfh_param *
 	return 0;
 }
 
+/* Whether such packets are hashed deeply; NULL of another kind. ethtool(8) asks for AH_ESP where it was asked for esp4. */
+static bool *queuesim_deep(struct queuesim *qs, u32 flow_type)
+{
+	switch (flow_type) {
+	case AH_ESP_V4_FLOW:
+	case ESP_V4_FLOW:
+		return &qs->deep_esp;
+	case UDP_V4_FLOW:
+		return &qs->deep_udp;
+	default:
+		return NULL;
+	}
+}
+
+#define SHALLOW (RXH_IP_SRC | RXH_IP_DST)
+#define DEEP (SHALLOW | RXH_L4_B_0_1 | RXH_L4_B_2_3) /* an ESP packet's SPI is where ports would be */
+
 static int queuesim_get_fields(struct net_device *dev, struct ethtool_rxfh_fields *fields)
 {
-	/* ethtool(8) asks for AH_ESP where it was asked for esp4. The SPI is where ports would be. */
-	bool esp = fields->flow_type == AH_ESP_V4_FLOW || fields->flow_type == ESP_V4_FLOW;
-	bool udp = fields->flow_type == UDP_V4_FLOW;
+	bool *deep = queuesim_deep(netdev_priv(dev), fields->flow_type);
 
-	fields->data = esp || udp ? RXH_IP_SRC | RXH_IP_DST : 0;
-	if (udp || (esp && spi))
-		fields->data |= RXH_L4_B_0_1 | RXH_L4_B_2_3;
+	fields->data = deep ? *deep ? DEEP : SHALLOW : 0;
+	return 0;
+}
+
+static int queuesim_set_fields(struct net_device *dev, const struct ethtool_rxfh_fields *fields,
+			       struct netlink_ext_ack *extack)
+{
+	bool *deep = queuesim_deep(netdev_priv(dev), fields->flow_type);
+
+	if (!deep)
+		return -EOPNOTSUPP;
+	if (fields->data != SHALLOW && fields->data != DEEP)
+		return -EINVAL;
+	*deep = fields->data == DEEP;
 	return 0;
 }
 
@@ -302,6 +330,7 @@ static const struct ethtool_ops queuesim_ethtool_ops = {
 	.get_rxfh = queuesim_get_rxfh,
 	.set_rxfh = queuesim_set_rxfh,
 	.get_rxfh_fields = queuesim_get_fields,
+	.set_rxfh_fields = queuesim_set_fields,
 };
 
 static void queuesim_setup(struct net_device *dev)
@@ -323,6 +352,8 @@ static void queuesim_setup(struct net_device *dev)
 	for (at = 0; at < SLOTS; at++)
 		qs->slots[at] = at % QUEUES;
 	get_random_bytes(qs->key, sizeof(qs->key));
+	qs->deep_esp = spi;
+	qs->deep_udp = true;
 }
 
 static int __init queuesim_init(void)

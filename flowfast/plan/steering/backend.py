@@ -6,7 +6,8 @@ from flowfast.model.machine import Machine, Nic
 from flowfast.model.reason import Reason, Severity
 from flowfast.model.sa import SA
 from flowfast.model.steering import Backend, Side
-from flowfast.plan.steering.rss import foresees, port_unknown
+from flowfast.plan.steering.denied import Denied, as_it_is, denial, passed_over
+from flowfast.plan.steering.rss import foresees, port_unknown, widened
 
 PROGRAM = {Side.WAN: "flowfast_wan3", Side.LAN: "flowfast_lan3"}
 """Our programs (bpf/steer.bpf.c). The number counts up with each change of what they do."""
@@ -69,26 +70,37 @@ def why_not(backend: Backend, side: Side, machine: Machine, nic: Nic) -> str | N
     return _WHY_NOT[backend](machine, nic, side)
 
 
-def _inexact(nic: Nic, sas: Collection[SA]) -> frozenset[Backend]:
+def _inexact(nic: Nic, sas: Collection[SA], denied: Denied) -> frozenset[Backend]:
     """What would not bring each of these inbound SAs to its CPU, though the device has it."""
     found = set()
-    if nic.rss is not None and not all(foresees(nic.rss, sa) for sa in sas):
-        found.add(Backend.RSS)
+    if nic.rss is not None:
+        rss = widened(nic.name, nic.rss, sas, denied)
+        if not all(foresees(rss, sa) for sa in sas):
+            found.add(Backend.RSS)
     if any(map(port_unknown, sas)):
         found.add(Backend.NTUPLE)
     return frozenset(found)
 
 
-def choose(wanted: Backend | None, side: Side, machine: Machine, nic: Nic, sas: Iterable[SA] = ()) -> Backend | Reason:
-    """The backend for a device, `wanted` (None: the best there is for these inbound SAs); or why there is none."""
+def choose(
+    wanted: Backend | None, side: Side, machine: Machine, nic: Nic, sas: Iterable[SA] = ()
+) -> tuple[Backend | None, list[Reason]]:
+    """The backend for a device, `wanted` (None: the best there is for these inbound SAs); and why not another one.
+
+    Where `wanted` was refused by the kernel before, it is asked for once more.
+    """
+    nic = as_it_is(nic, machine.denied)
     if wanted is not None:
         refused = why_not(wanted, side, machine, nic)
         if refused is None:
-            return wanted
+            return wanted, []
         remedy = f"steering.{side}: auto takes what this device can"
-        return Reason("NO_BACKEND", nic.name, f"no steering by {wanted}: {refused}", remedy)
-    inexact = _inexact(nic, tuple(sas)) if side is Side.WAN else frozenset()
-    for backend in best_first(side, nic):
-        if why_not(backend, side, machine, nic) is None and backend not in inexact:
-            return backend
-    return Reason("NO_BACKEND", nic.name, "nothing here can steer its packets", severity=Severity.WARNING)
+        return None, [Reason("NO_BACKEND", nic.name, f"no steering by {wanted}: {refused}", remedy)]
+    inexact = _inexact(nic, tuple(sas), machine.denied) if side is Side.WAN else frozenset()
+    order = best_first(side, nic)
+    able = (each for each in order if why_not(each, side, machine, nic) is None and each not in inexact)
+    taken = next((each for each in able if denial(each, nic, machine.denied) is None), None)
+    reasons = passed_over(side, order, taken, nic, machine.denied)
+    if taken is None:
+        reasons.append(Reason("NO_BACKEND", nic.name, "nothing here can steer its packets", severity=Severity.WARNING))
+    return taken, reasons

@@ -1,16 +1,17 @@
 """One device's part of the plan: its knobs, its program's table, and the CPU that each SA's packets then get to."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from flowfast.model.cpu import cpu_list
-from flowfast.model.knob import Knob, KnobKind
+from flowfast.model.knob import Denial, Knob, KnobKind
 from flowfast.model.machine import Nic
 from flowfast.model.reason import Reason, Severity
 from flowfast.model.sa import SA
 from flowfast.model.steering import GENERIC, SLOTS, Backend, Side, Table
 from flowfast.plan.steering import rss
 from flowfast.plan.steering.backend import PROGRAM, native
+from flowfast.plan.steering.denied import as_it_is, by_driver, fixed
 from flowfast.plan.steering.share import share_out
 
 
@@ -28,13 +29,17 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Aim:
-    """What is to be reached: CPUs for flows, inbound SAs with their CPUs. `pin`: interrupts may be moved."""
+    """What is to be reached: CPUs for flows, inbound SAs with their CPUs. `pin`: interrupts may be moved.
+
+    `denied`: what the kernel would not have, and so is not counted on.
+    """
 
     side: Side
     cpus: tuple[int, ...]
     sas: tuple[tuple[SA, int], ...]
     online: frozenset[int]
     pin: bool
+    denied: Mapping[Knob, Denial] = field(default_factory=dict)
 
 
 def part(nic: Nic, backend: Backend, aim: Aim) -> Part:
@@ -69,7 +74,8 @@ def _queues(nic: Nic, aim: Aim, made: Part) -> dict[int, int]:
     wanted = sorted({cpu for _, cpu in aim.sas}) if aim.side is Side.WAN and aim.sas else list(aim.cpus)
     if not wanted:
         return {}
-    ours = [aim.pin and queue.irq is not None for queue in nic.rx]
+    stay = fixed(nic, aim.denied) if aim.pin else {}
+    ours = [aim.pin and queue.irq is not None and queue.irq not in stay for queue in nic.rx]
     had = [queue.cpu if moves else queue.passed_to for queue, moves in zip(nic.rx, ours, strict=True)]
     queues: dict[int, int] = {}
     for queue, moves, cpu in zip(nic.rx, ours, share_out(had, wanted), strict=True):
@@ -78,6 +84,13 @@ def _queues(nic: Nic, aim: Aim, made: Part) -> dict[int, int]:
             made.knobs[Knob(KnobKind.IRQ, str(queue.irq), "smp_affinity_list")] = str(cpu)
         else:
             made.knobs[_rps(nic, queue.number)] = str(cpu)
+    if stay:
+        sentence = (
+            f"the kernel would not move {len(stay)} of its interrupts ({next(iter(stay.values())).words}): what is in "
+            "their queues gets to its CPU by RPS, which costs each packet another CPU's time"
+        )
+        remedy = f"steering.{aim.side}: {'xdp' if aim.side is Side.WAN else 'rps'} needs none of them moved"
+        made.reasons.append(Reason("IRQ_FIXED", nic.name, sentence, remedy, Severity.INFO))
     return queues
 
 
@@ -94,7 +107,7 @@ def _transmit(nic: Nic, aim: Aim, made: Part) -> None:
 
 
 def _xdp(nic: Nic, aim: Aim, made: Part) -> None:
-    if native(aim.side, nic):
+    if native(aim.side, as_it_is(nic, aim.denied)):
         made.knobs[Knob(KnobKind.XDP, nic.name, "program")] = PROGRAM[aim.side]
     else:
         _generic(nic, aim, made)
@@ -120,11 +133,12 @@ def _generic(nic: Nic, aim: Aim, made: Part) -> None:
     """The program behind the driver. The kernel turns rx-gro-hw off for it, and not on again: so it is a knob, too."""
     made.knobs[Knob(KnobKind.FEATURE, nic.name, "rx-gro-hw")] = "off"
     made.knobs[Knob(KnobKind.XDP, nic.name, "program")] = GENERIC + PROGRAM[aim.side]
-    why = (
-        "packets come in with unfinished checksums, which a driver's XDP would lose"
-        if nic.native_xdp
-        else f"its driver ({nic.driver or 'none'}) is not known to run XDP itself"
-    )
+    if said := by_driver(nic, aim.denied):
+        why = f"its driver would not have the program ({said.words})"
+    elif nic.native_xdp:
+        why = "packets come in with unfinished checksums, which a driver's XDP would lose"
+    else:
+        why = f"its driver ({nic.driver or 'none'}) is not known to run XDP itself"
     sentence = f"{why}, so the program runs behind the driver, which costs more than in it and is as exact"
     remedy = f"steering.{aim.side}: rps costs less{', and cannot choose the CPU' if aim.side is Side.WAN else ''}"
     made.reasons.append(Reason("XDP_GENERIC", nic.name, sentence, remedy, Severity.INFO))
@@ -132,22 +146,25 @@ def _generic(nic: Nic, aim: Aim, made: Part) -> None:
 
 def _rss(nic: Nic, aim: Aim, queues: dict[int, int], made: Part) -> None:
     assert nic.rss is not None  # noqa: S101 - what the backend was chosen for
-    blind = [sa for sa, _ in aim.sas if not rss.tells_apart(nic.rss, sa)]
+    inbound = [sa for sa, _ in aim.sas]
+    for hashed_kind in sorted(rss.widenable(nic.name, nic.rss, inbound, aim.denied)):
+        made.knobs[rss.hash_knob(nic.name, hashed_kind)] = "sdfn"
+    hashing = rss.widened(nic.name, nic.rss, inbound, aim.denied)
+    blind = [sa for sa in inbound if not rss.tells_apart(hashing, sa)]
     if blind:
         kind = rss.kind_of(blind[0])
         sentence = f"it hashes {kind} by addresses alone, so all SAs of a peer are on one queue"
-        remedy = (
-            f"ethtool -N {nic.name} rx-flow-hash udp4 sdfn"
-            if kind.startswith("udp")
-            else "per_cpu_sas = encap (strongSwan) and rx-flow-hash udp4 sdfn; or steering.wan: xdp"
-        )
+        refused = aim.denied.get(rss.hash_knob(nic.name, kind))
+        if refused is not None:
+            sentence += f", and its driver will not have it otherwise ({refused.words})"
+        remedy = "steering.wan: xdp" + ("" if kind.startswith("udp") else "; or per_cpu_sas = encap (strongSwan)")
         made.reasons.append(Reason("RSS_BLIND", nic.name, sentence, remedy))
     _unknown_ports(aim, made)
-    found = rss.fit(nic.rss, aim.sas, queues)
+    found = rss.fit(hashing, aim.sas, queues)
     made.knobs[Knob(KnobKind.RSS, nic.name, "indirection")] = ",".join(map(str, found.table))
     cpu_of = {queue: cpu for cpu, queue in queues.items()}
     for sa, _ in aim.sas:
-        hashed = rss.hash_of(nic.rss, sa)
+        hashed = rss.hash_of(hashing, sa)
         queue = None if hashed is None else found.table[hashed % len(found.table)]
         made.lands[sa.spi] = (queue, None if queue is None else cpu_of.get(queue))
     for first, second in found.collisions:

@@ -55,15 +55,14 @@ def steer(
     for side, choice in ((Side.WAN, config.wan), (Side.LAN, Choice(config.lan))):
         if choice is Choice.OFF:
             continue
-        aim = Aim(side, aims, steerable, machine.online, pin=not machine.balancer)
+        aim = Aim(side, aims, steerable, machine.online, pin=not machine.balancer, denied=machine.denied)
         for name in sorted(devices[side]):
             if (nic := machine.nics.get(name)) is None:
                 continue
-            backend = choose(choice.backend, side, machine, nic, (sa for sa, _ in steerable))
-            if isinstance(backend, Reason):
-                reasons.append(backend)
-                continue
-            parts[side].append(part(nic, backend, aim))
+            backend, why = choose(choice.backend, side, machine, nic, (sa for sa, _ in steerable))
+            reasons += why
+            if backend is not None:
+                parts[side].append(part(nic, backend, aim))
     every = parts[Side.WAN] + parts[Side.LAN]
     reasons += [reason for made in every for reason in made.reasons]
     reasons += _balancer(every, machine)

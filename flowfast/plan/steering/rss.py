@@ -5,11 +5,15 @@ hashed of an ESP packet is the NIC's own affair: addresses, then the SPI where i
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import ip_address
 
+from flowfast.model.knob import Denial, Knob, KnobKind
 from flowfast.model.machine import Rss
 from flowfast.model.sa import SA
+
+WIDE = frozenset(("src", "dst", "sport", "dport"))
+"""What ethtool calls "sdfn": of an ESP packet, whose SPI lies where ports would, addresses and SPI."""
 
 
 def toeplitz(key: bytes, data: bytes) -> int:
@@ -34,9 +38,13 @@ def hash_of(rss: Rss, sa: SA) -> int | None:
     fields = rss.fields.get(kind_of(sa))
     if rss.key is None or not fields or port_unknown(sa):  # none: it is hashed in a way that the driver does not tell
         return None
-    parts = {"src": ip_address(sa.src).packed, "dst": ip_address(sa.dst).packed, "spi": sa.spi.to_bytes(4)}
-    if sa.encap is not None:
-        parts |= {"sport": sa.encap.sport.to_bytes(2), "dport": sa.encap.dport.to_bytes(2)}
+    parts = {"src": ip_address(sa.src).packed, "dst": ip_address(sa.dst).packed}
+    if sa.encap is None:
+        parts |= {"spi": sa.spi.to_bytes(4), "sport": b"", "dport": b""}
+    else:
+        parts |= {"sport": sa.encap.sport.to_bytes(2), "dport": sa.encap.dport.to_bytes(2), "spi": b""}
+    if not fields <= parts.keys():
+        return None  # a VLAN's tag, a flow label
     return toeplitz(rss.key, b"".join(part for name, part in parts.items() if name in fields))
 
 
@@ -54,6 +62,31 @@ def port_unknown(sa: SA) -> bool:
 def foresees(rss: Rss, sa: SA) -> bool:
     """Whether the SA's queue can be told beforehand, and is not that of all SAs of its peer."""
     return tells_apart(rss, sa) and hash_of(rss, sa) is not None
+
+
+def hash_knob(device: str, kind: str) -> Knob:
+    """What is hashed of such packets; "sdfn" is WIDE."""
+    return Knob(KnobKind.RSS, device, f"rx-flow-hash {kind}")
+
+
+def widenable(device: str, rss: Rss, sas: Iterable[SA], denied: Mapping[Knob, Denial]) -> frozenset[str]:
+    """Kinds of packets of which WIDE is to be hashed: it is already, or the SAs of a peer would not be told apart.
+
+    Not those that the driver would not have so, nor those of which it does not tell what it hashes.
+    """
+    found = set()
+    for sa in sas:
+        fields, kind = rss.fields.get(kind_of(sa), frozenset()), kind_of(sa)
+        wants = fields - {"spi"} == WIDE or (fields and not tells_apart(rss, sa))
+        if wants and hash_knob(device, kind) not in denied:
+            found.add(kind)
+    return frozenset(found)
+
+
+def widened(device: str, rss: Rss, sas: Iterable[SA], denied: Mapping[Knob, Denial]) -> Rss:
+    """The hash as it will be once that is so."""
+    kinds = widenable(device, rss, sas, denied)
+    return replace(rss, fields={**rss.fields, **{kind: WIDE | {"spi"} for kind in kinds}})
 
 
 @dataclass(frozen=True, slots=True)

@@ -77,10 +77,10 @@ def test_a_knob_that_somebody_else_turned_since_is_his(journal: KnobJournal) -> 
 def test_a_refused_knob_is_a_reason_and_the_others_turn(journal: KnobJournal) -> None:
     knobs = FakeKnobs(BEFORE)
     knobs.refuse = {IRQ}
-    done, (reason,) = turn_knobs(knobs, {IRQ: "1", RPS: "1"}, journal)
+    done, (refusal,) = turn_knobs(knobs, {IRQ: "1", RPS: "1"}, journal)
     assert [turn.knob for turn in done] == [RPS]
-    assert reason.code == "KNOB_REFUSED"
-    assert reason.object == "24 smp_affinity_list"
+    assert refusal.reason.code == "KNOB_REFUSED"
+    assert refusal.reason.object == "24 smp_affinity_list"
 
 
 def test_a_knob_that_could_not_be_turned_back_is_remembered(journal: KnobJournal) -> None:

@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from flowfast.kernel.ethtool import parse_fields, parse_rss, parse_rules
+from flowfast.kernel.ethtool import parse_fields, parse_letters, parse_rss, parse_rules
 from flowfast.kernel.machine import RealMachine, queue_irqs
 from flowfast.model.cpu import Cpu
+from flowfast.model.knob import Denial, Knob, KnobKind
 
 INTERRUPTS = """\
             CPU0       CPU1
@@ -93,6 +94,29 @@ def test_cpus_without_an_sa_are_known_to_every_process(root: Path) -> None:
     assert not list(root.glob("run/flowfast/*"))
 
 
+def test_what_the_kernel_refused_is_known_to_every_process_until_the_device_is_another(root: Path) -> None:
+    index = root / "sys/class/net/eth0/ifindex"
+    index.write_text("2\n")
+    denied = {
+        Knob(KnobKind.NTUPLE, "eth0", "3"): Denial("esp4 spi 0x1 action 2", "No space left on device"),
+        Knob(KnobKind.IRQ, "26", "smp_affinity_list"): Denial("1", "Input/output error"),
+    }
+    RealMachine(root).deny(denied)
+
+    def known() -> set[KnobKind]:
+        found = RealMachine(root).look({}, frozenset()).denied
+        assert all(denied[knob] == said for knob, said in found.items())
+        return {knob.kind for knob in found}
+
+    assert known() == {KnobKind.NTUPLE, KnobKind.IRQ}
+    index.write_text("7\n")  # its driver was loaded anew
+    assert known() == {KnobKind.IRQ}
+    write(root, {"proc/interrupts": INTERRUPTS.replace("virtio3-input.0", "ahci")})
+    assert known() == set()
+    RealMachine(root).deny({})
+    assert not list(root.glob("run/flowfast/*"))
+
+
 @pytest.mark.parametrize(
     ("actions", "queues"),
     [
@@ -124,7 +148,10 @@ def test_tables_and_keys_of_rss_are_read() -> None:
 
 def test_what_is_hashed_is_read() -> None:
     head = "UDP over IPV4 flows use these fields for computing Hash flow key:"
-    assert parse_fields(f"{head}\nIP SA\nIP DA\nL4 bytes 0 & 1 [TCP/UDP src port]\n") == {"src", "dst", "sport"}
+    shown = f"{head}\nIP SA\nIP DA\nL4 bytes 0 & 1 [TCP/UDP src port]\n"
+    assert parse_fields(shown) == {"src", "dst", "sport"}
+    assert parse_letters(shown) == "sdf"
+    assert parse_fields(shown.replace("UDP", "IPSEC ESP")) == {"src", "dst", "sport", "spi"}
 
 
 RULES = """\

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from flowfast.model.cpu import Cpu
 from flowfast.model.desired import Desired
-from flowfast.model.knob import Knob, KnobKind
+from flowfast.model.knob import Denial, Knob, KnobKind
 from flowfast.model.machine import Machine, Queue
 from flowfast.model.sa import Direction, Encap
 from flowfast.model.steering import Backend
@@ -88,7 +88,8 @@ def test_a_spi_that_two_addresses_have_on_different_cpus_is_not_steered() -> Non
         ({"native_xdp": True, "rss": rss(4)}, Backend.XDP),
         ({"native_xdp": True, "rss": rss(4), "program": "xdp_dispatcher"}, Backend.RSS),
         ({"rss": rss(4)}, Backend.RSS),
-        ({"rss": rss(4, spi=False)}, Backend.XDP),
+        ({"rss": rss(4, spi=False)}, Backend.RSS),  # it is asked to look at the SPI, too
+        ({"rss": replace(rss(4), fields={})}, Backend.XDP),
         ({}, Backend.XDP),
         ({"program": "xdp_dispatcher"}, Backend.RPS),
     ],
@@ -139,8 +140,10 @@ def test_ntuple_rules_lead_each_spi_to_the_queue_of_its_cpu() -> None:
 
 def test_rss_shows_where_it_cannot_tell_sas_apart() -> None:
     blind = nic("wan0", 4, rss=rss(4, spi=False))
-    desired = plan(world(machine(wan=blind), sas(4)), config("wan: rss"))
-    assert "RSS_BLIND" in codes(desired)
+    denied = {Knob(KnobKind.RSS, "wan0", "rx-flow-hash esp4"): Denial("sdfn", "Operation not supported")}
+    desired = plan(world(machine(wan=blind, denied=denied), sas(4)), config("wan: rss"))
+    (reason,) = [reason for reason in desired.reasons if reason.code == "RSS_BLIND"]
+    assert "Operation not supported" in reason.sentence
     assert len({place.queue for place in desired.steering.placements if place.queue is not None}) == 1
     encapsulated = plan(world(machine(wan=blind), sas(4, encap=True)), config("wan: rss"))
     assert "RSS_BLIND" not in codes(encapsulated)
