@@ -13,7 +13,7 @@ command -v apt-get >/dev/null || die "this is not a Debian system (no apt-get): 
 
 packages="python3 python3-venv python3-nftables"
 [ "$what" = lab ] && packages="$packages mmdebstrap debian-archive-keyring qemu-system-x86 busybox-static cpio e2fsprogs kmod xz-utils zstd"
-case $what in lab | xdp) packages="$packages clang libbpf-dev libbpf1" ;; esac
+case $what in lab | xdp) packages="$packages clang libbpf-dev libbpf1 ethtool" ;; esac
 # What the tests look at pages with, and make certificates with.
 [ "$what" = lab ] && packages="$packages chromium openssl"
 missing=""

@@ -8,6 +8,7 @@ from flowfast.kernel import Kernel
 from flowfast.kernel.machine import Machines
 from flowfast.model.cpu import cpu_list
 from flowfast.model.errors import FlowfastError
+from flowfast.model.reason import Reason
 from flowfast.model.snapshot import Snapshot
 from flowfast.model.steering import Sightings
 from flowfast.plan.steering.verify import Patience, elsewhere, fallback, frozen, misplaced, on_fallback
@@ -24,6 +25,7 @@ class Steersman:
     def __init__(self) -> None:
         self._patience = Patience()
         self._seen: Sightings | None = None
+        self._blind: Reason | None = None
 
     async def watch(self, kernel: Kernel, interval: float) -> None:
         """Looks every `interval` seconds; returns only by cancellation."""
@@ -31,9 +33,9 @@ class Steersman:
             await asyncio.sleep(interval)
             try:
                 self._seen = await sight(kernel, LOOK_SECONDS)
+                self._blind = None
             except FlowfastError as error:
-                self._seen = None
-                log.debug("where packets are processed cannot be seen: %s", error)
+                self._seen, self._blind = None, blind(error)
 
     def judge(self, before: Snapshot | None, now: Snapshot) -> tuple[Snapshot, bool]:
         """The snapshot with what became of the plan; and whether flows must leave the flowtable."""
@@ -42,6 +44,8 @@ class Steersman:
             return now, False
         shares = elsewhere(steering, self._seen or {})
         reasons = misplaced(shares)
+        if self._blind is not None:
+            reasons.append(self._blind)
         carried = {}
         stale = any(reason.object.endswith(" out") for reason in reasons)
         if before is not None:
@@ -61,6 +65,16 @@ class Steersman:
             machines.refuse(refused)
         except OSError as error:
             log.warning("CPUs %s get no SA, which cannot be noted: %s", cpu_list(refused), error)
+
+
+def blind(error: FlowfastError) -> Reason:
+    """Nobody can see where packets go: steering works, and whether it does is not known."""
+    return Reason(
+        "NO_WITNESS",
+        "steering",
+        "where packets go cannot be seen, so nobody knows whether they are on their CPUs",
+        str(error),
+    )
 
 
 async def sight(kernel: Kernel, seconds: float) -> Sightings:

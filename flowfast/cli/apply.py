@@ -34,7 +34,6 @@ from flowfast.observe import observe
 from flowfast.plan.diff import OWN, diff, remove_all
 from flowfast.plan.planner import plan
 
-
 ROUNDS = 5
 """So often a change is planned anew where what came of it says so: once for each backend that a device may refuse."""
 

@@ -22,7 +22,7 @@ from flowfast.model.errors import FlowfastError, UsageError
 from flowfast.model.reason import Reason
 from flowfast.model.state import Flow
 from flowfast.model.steering import Sightings
-from flowfast.steering import sight
+from flowfast.steering import blind, sight
 
 KINDS: dict[str, Sequence[Column]] = {
     "flows": facts.FLOWS,
@@ -136,7 +136,7 @@ async def _ask(
         try:
             sighted = await sight(seen.kernel, seconds)
         except FlowfastError as error:
-            sighted = Reason("NO_WITNESS", "steering", "where packets go cannot be seen", str(error))
+            sighted = blind(error)
     return seen, flows, sighted
 
 

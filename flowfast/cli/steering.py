@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from flowfast.plan.case import Sight
 
 
+MOST = 100
+"""Rows of a plan."""
+
+
 def print_steering(out: Console, steering: Steering | None) -> None:
     """Where each SA's packets are to go, and by what; nothing where steering is off."""
     if steering is None:
@@ -26,10 +30,15 @@ def print_steering(out: Console, steering: Steering | None) -> None:
     listed = Table(
         "tunnel", "dir", "SPI", "SA's CPU", "device", "queue", "interrupt", "goes to CPU", box=None, pad_edge=False
     )
-    for each in steering.placements:
+    shown = steering.placements
+    if len(shown) > MOST:  # those that are where they should be say the least
+        shown = tuple(sorted(shown, key=lambda place: place.exact or place.pcpu is None))[:MOST]
+    for each in shown:
         listed.add_row(*_row(each))
     if listed.row_count:
         out.print(listed)
+    if rest := len(steering.placements) - len(shown):
+        out.print(f"and {rest} more (flowfast show steering --limit 0 shows all)")
 
 
 def _row(place: Placement) -> tuple[str | Text, ...]:

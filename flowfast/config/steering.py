@@ -3,7 +3,7 @@
 from enum import StrEnum
 from typing import Annotated
 
-from pydantic import Field, PlainSerializer, PlainValidator, WithJsonSchema
+from pydantic import BeforeValidator, Field, PlainSerializer, PlainValidator, WithJsonSchema
 
 from flowfast.config.problem import faulty, quoted
 from flowfast.config.section import Section
@@ -38,6 +38,18 @@ class LanChoice(StrEnum):
     XDP = "xdp"
 
 
+def _way(kind: type[Choice] | type[LanChoice]) -> BeforeValidator:
+    known = choice(kind, "a way of steering")
+
+    def read(value: object) -> object:
+        if words(value, "a way of steering", loose=True) == "rfs":
+            sentence = "rfs moves packets to where a socket reads them, and what a router forwards has no socket"
+            raise faulty(sentence, "write rps: for forwarded packets rfs does what it does")
+        return known.func(value)  # type: ignore[call-arg]
+
+    return BeforeValidator(read)
+
+
 def _cpus(value: object) -> str:
     text = words(value, "CPUs", loose=True)
     try:
@@ -54,7 +66,7 @@ class Steering(Section):
 
     wan: Annotated[
         Choice,
-        choice(Choice, "a way of steering"),
+        _way(Choice),
         Field(
             description="Inbound: what brings an SA's packets to the SA's CPU. auto: the cheapest that does. ntuple: a "
             "rule of the NIC for each SPI. xdp: our XDP program and cpumap. rss: the NIC's hash. rps: the kernel's "
@@ -63,7 +75,7 @@ class Steering(Section):
     ] = Choice.OFF
     lan: Annotated[
         LanChoice,
-        choice(LanChoice, "a way of steering"),
+        _way(LanChoice),
         Field(
             description="Outbound: what keeps a flow on one CPU, whose SA it then takes. auto: rss of a NIC with "
             "several queues, else rps. xdp only by choice: rps does as well, and needs no program."

@@ -6,6 +6,7 @@ The program, because what it says to drivers is right for all of them; called on
 import ctypes
 import fcntl
 import re
+import shutil
 import socket
 import struct
 import subprocess
@@ -42,6 +43,11 @@ _RULE = re.compile(r"^Filter: (\d+)$((?:\n[ \t]+.+)*)", re.MULTILINE)
 _TIMEOUT = 10
 _SIOCETHTOOL, _GRXFHINDIR, _SRXFHINDIR = 0x8946, 0x38, 0x39
 _SIZE = struct.Struct("=II")  # command, size
+
+
+def available() -> bool:
+    """Whether the program is installed."""
+    return shutil.which("ethtool") is not None
 
 
 def _ask(*arguments: str) -> str | None:

@@ -59,6 +59,7 @@ class RealMachine:
             balancer=self._balancer(),
             esp_gro=bool({"esp4_offload", "esp6_offload"} & modules),
             xdp=xdp.available(),
+            asked=ethtool.available(),
             refused=cpus_of(_text(self._memory("refused")) or ""),
             denied=self._denied(),
         )

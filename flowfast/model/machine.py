@@ -75,6 +75,8 @@ class Machine:
     """esp4_offload or esp6_offload is loaded: GRO decrypts, on the CPU that took the packet in, before any RPS."""
     xdp: bool = False
     """The steering program is compiled here, and libbpf is there to load it."""
+    asked: bool = True
+    """ethtool is there, by which NICs are asked for their rules and hashes."""
     refused: frozenset[int] = NO_CPUS
     """CPUs that asked for an SA and got none: what `flowfast run` found out, and every command must know."""
     denied: Mapping[Knob, Denial] = field(default_factory=dict)

@@ -11,6 +11,7 @@ from flowfast.kernel.machine import FakeMachine
 from flowfast.kernel.witness import FakeWitness
 from flowfast.kernel.xfrm.builders import make_sa
 from flowfast.kernel.xfrm.events import SaAdded
+from flowfast.model.errors import Unavailable
 from flowfast.model.knob import Knob, KnobKind
 from flowfast.model.sa import SA, Direction
 from tests.unit.plan.router import PEER, US
@@ -164,3 +165,17 @@ def test_auto_goes_on_where_the_nic_refuses_its_rules_and_a_restart_knows_it(ben
     bench.run(again, interval=0.05)
     turn_back(knobs, KnobJournal())
     assert knobs.values == before
+
+
+def test_that_nobody_can_look_is_a_reason(bench: Bench) -> None:
+    def no_btf() -> None:
+        raise Unavailable("witness: no BTF")
+
+    bench.kernel.witness = no_btf  # type: ignore[assignment]
+    bench.kernel.xfrm.put(*pair(None), *pair(0))
+
+    async def scenario(bench: Bench) -> None:
+        await bench.until(lambda: any(r.code == "NO_WITNESS" for r in bench.snapshots[-1].reasons))
+        assert bench.snapshots[-1].elsewhere == {}
+
+    bench.run(scenario, interval=0.05)

@@ -52,6 +52,10 @@ def steer(
     steerable = tuple((sa, cpu) for sa, cpu in inbound if cpu in machine.online)
     parts: dict[Side, list[Part]] = {Side.WAN: [], Side.LAN: []}
     reasons = [*_offline(inbound, machine)]
+    facing = {name for side in Side for name in devices[side]}
+    if not machine.asked and any(len(nic.rx) > 1 for name, nic in machine.nics.items() if name in facing):
+        sentence = "it is not installed, so no NIC can be asked for rules or a hash: ntuple and rss are left out"
+        reasons.append(Reason("NO_ETHTOOL", "ethtool", sentence, "apt install ethtool"))
     for side, choice in ((Side.WAN, config.wan), (Side.LAN, Choice(config.lan))):
         if choice is Choice.OFF:
             continue

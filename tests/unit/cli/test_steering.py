@@ -73,3 +73,15 @@ def test_json_has_it_all() -> None:
     said = steering_json(DESIRED.steering)
     assert said["backends"] == {"lan0": "rps", "wan0": "rss"}
     assert {place["cpu"] for place in said["placements"]} == {None, 0, 1}
+
+
+def test_a_plan_of_many_sas_shows_those_that_are_not_where_they_belong() -> None:
+    many = plan(world(machine(64, wan=nic("wan0", 4, rss=rss(4, size=32))), sas(64)), config("wan: rss"))
+    wrong = [each for each in many.steering.placements if each.pcpu is not None and not each.exact]
+    out = Console(width=200, record=True)
+    print_steering(out, many.steering)
+    text = out.export_text()
+    assert wrong
+    assert len(text.splitlines()) == 100 + 3
+    assert all(f"0x{each.sa.spi:08x}" in text for each in wrong)
+    assert f"and {len(many.steering.placements) - 100} more" in text

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from flowfast.config.problem import ConfigError
 from flowfast.model.cpu import Cpu
 from flowfast.model.desired import Desired
 from flowfast.model.knob import Denial, Knob, KnobKind
@@ -307,3 +308,16 @@ def test_whatever_the_machine_no_packet_is_sent_to_a_cpu_that_does_not_run(
     for knob, value in desired.knobs.items():
         if knob.kind is KnobKind.IRQ:
             assert int(value) in made.online
+
+
+def test_without_ethtool_it_is_told_what_was_not_asked() -> None:
+    queues = nic("wan0", 4, native_xdp=True)
+    assert "NO_ETHTOOL" in codes(plan(world(machine(wan=queues, asked=False), sas(4)), config("wan: auto")))
+    assert "NO_ETHTOOL" not in codes(plan(world(machine(asked=False), sas(4)), config("wan: auto")))
+    assert "NO_ETHTOOL" not in codes(plan(world(machine(wan=queues), sas(4)), config("wan: auto")))
+
+
+@pytest.mark.parametrize("side", ["wan", "lan"])
+def test_rfs_is_explained(side: str) -> None:
+    with pytest.raises(ConfigError, match=r"what a router forwards has no socket.*write rps"):
+        config(f"{side}: rfs")
