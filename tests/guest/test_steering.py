@@ -64,6 +64,19 @@ def test_it_is_shown_and_measured(site: Site) -> None:
 
 
 @pytest.mark.long
+def test_rfs_beside_it_moves_nothing_that_is_forwarded(site: Site) -> None:
+    entries = Path("/proc/sys/net/core/rps_sock_flow_entries")
+    set_all = 'for each in /sys/class/net/*/queues/rx-*/rps_flow_cnt; do echo "$0" >$each; done'
+    try:
+        entries.write_text("4096")
+        site.topo.gw1.run(["sh", "-c", set_all, "1024"])
+        site.holds()
+    finally:
+        site.topo.gw1.run(["sh", "-c", set_all, "0"])
+        entries.write_text("0")
+
+
+@pytest.mark.long
 def test_a_cpu_that_goes_and_comes_back_is_followed(site: Site) -> None:
     switch = Path("/sys/devices/system/cpu/cpu3/online")
     for state, cpus in (("0", CPUS - {3}), ("1", CPUS)):
