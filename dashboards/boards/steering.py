@@ -54,7 +54,7 @@ def build() -> dashboard.Dashboard:
                 "What stands in the way",
                 (
                     f'flowfast_reason{{{ROUTER}, code=~"STEER.*|NOT_STEERED|FALLBACK_SA|NO_PCPU_SAS|NO_BACKEND|'
-                    "BACKEND_REFUSED|PORT_UNKNOWN|RSS_BLIND|SPI_TWICE|IRQBALANCE|IRQ_FIXED|CPU_OFFLINE|REPLAY_WINDOW|"
+                    "BACKEND_REFUSED|PORT_UNKNOWN|FEW_QUEUES|RSS_BLIND|SPI_TWICE|IRQBALANCE|IRQ_FIXED|CPU_OFFLINE|REPLAY_WINDOW|"
                     'NO_ETHTOOL|NO_WITNESS"}',
                     "holds",
                 ),

@@ -41,6 +41,11 @@ class Aim:
     pin: bool
     denied: Mapping[Knob, Denial] = field(default_factory=dict)
 
+    @property
+    def reached(self) -> tuple[int, ...]:
+        """CPUs that packets are to get to, best first."""
+        return tuple(sorted({cpu for _, cpu in self.sas})) if self.side is Side.WAN and self.sas else self.cpus
+
 
 def part(nic: Nic, backend: Backend, aim: Aim) -> Part:
     """The plan for one device."""
@@ -71,9 +76,11 @@ def _queues(nic: Nic, aim: Aim, made: Part) -> dict[int, int]:
 
     Returns CPU -> the first queue that is its own.
     """
-    wanted = sorted({cpu for _, cpu in aim.sas}) if aim.side is Side.WAN and aim.sas else list(aim.cpus)
+    wanted = aim.reached
     if not wanted:
         return {}
+    if len(nic.rx) < len(wanted):
+        made.reasons.append(_few_queues(nic, aim, len(wanted)))
     stay = fixed(nic, aim.denied) if aim.pin else {}
     ours = [aim.pin and queue.irq is not None and queue.irq not in stay for queue in nic.rx]
     had = [queue.cpu if moves else queue.passed_to for queue, moves in zip(nic.rx, ours, strict=True)]
@@ -92,6 +99,14 @@ def _queues(nic: Nic, aim: Aim, made: Part) -> dict[int, int]:
         remedy = f"steering.{aim.side}: {'xdp' if aim.side is Side.WAN else 'rps'} needs none of them moved"
         made.reasons.append(Reason("IRQ_FIXED", nic.name, sentence, remedy, Severity.INFO))
     return queues
+
+
+def _few_queues(nic: Nic, aim: Aim, cpus: int) -> Reason:
+    count = len(nic.rx)
+    what = "SAs of the others stay where they come in" if aim.side is Side.WAN else "flows reach no others"
+    better = "xdp" if aim.side is Side.WAN else "rps"
+    remedy = f"ethtool -L {nic.name} combined {cpus}, if it can have so many; or steering.{aim.side}: {better}"
+    return Reason("FEW_QUEUES", nic.name, f"it has {count} queues for {cpus} CPUs: {what}", remedy)
 
 
 def _transmit(nic: Nic, aim: Aim, made: Part) -> None:

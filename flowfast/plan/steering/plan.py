@@ -63,7 +63,8 @@ def steer(
         for name in sorted(devices[side]):
             if (nic := machine.nics.get(name)) is None:
                 continue
-            backend, why = choose(choice.backend, side, machine, nic, (sa for sa, _ in steerable))
+            sought = (sa for sa, _ in steerable)
+            backend, why = choose(choice.backend, side, machine, nic, sought, cpus=len(aim.reached))
             reasons += why
             if backend is not None:
                 parts[side].append(part(nic, backend, aim))

@@ -321,3 +321,27 @@ def test_without_ethtool_it_is_told_what_was_not_asked() -> None:
 def test_rfs_is_explained(side: str) -> None:
     with pytest.raises(ConfigError, match=r"what a router forwards has no socket.*write rps"):
         config(f"{side}: rfs")
+
+
+@pytest.mark.parametrize(
+    ("queues", "more", "backend"),
+    [
+        (8, {}, Backend.XDP),
+        (8, {"native_xdp": True}, Backend.XDP),
+        (8, {"program": "xdp_dispatcher"}, Backend.NTUPLE),  # an eighth of the SAs is more than luck
+        (64, {}, Backend.NTUPLE),
+    ],
+)
+def test_auto_counts_a_nic_s_queues(queues: int, more: dict, backend: Backend) -> None:
+    wan = nic("wan0", queues, rules={}, rss=rss(queues), **more)
+    desired = plan(world(machine(64, wan=wan), sas(64)), config("wan: auto"))
+    assert desired.steering.backends["wan0"] is backend
+    assert ("FEW_QUEUES" in codes(desired)) is (backend is Backend.NTUPLE and queues < 64)
+
+
+@pytest.mark.parametrize(("queues", "backend"), [(4, "rps"), (57, "rps"), (58, "rss"), (64, "rss")])
+def test_on_the_lan_no_cpu_is_left_out_for_want_of_queues(queues: int, backend: str) -> None:
+    lan = nic("lan0", queues, rss=rss(queues))
+    desired = plan(world(machine(64, lan=lan), sas(64)), config("lan: auto"))
+    assert desired.steering.backends["lan0"] == backend
+    assert ("FEW_QUEUES" in codes(desired)) is (backend == "rss" and queues < 64)
