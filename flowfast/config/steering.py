@@ -78,7 +78,7 @@ class Steering(Section):
         _way(LanChoice),
         Field(
             description="Outbound: what keeps a flow on one CPU, whose SA it then takes. auto: rss of a NIC with "
-            "several queues, else rps. xdp only by choice: rps does as well, and needs no program."
+            "a queue for nearly each CPU, else rps. xdp only by choice: rps does as well, and needs no program."
         ),
     ] = LanChoice.OFF
     cpus: Annotated[
