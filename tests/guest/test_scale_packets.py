@@ -14,7 +14,7 @@ from statistics import median
 import pytest
 
 from flowfast import bench
-from flowfast.apply.commit import commands_of
+from flowfast.apply.commit import commands_of, commit
 from flowfast.kernel.real import real_kernel
 from flowfast.lab.demo.awake import Awake
 from flowfast.lab.demo.cost import establish
@@ -122,7 +122,7 @@ def test_what_the_accounting_modes_cost_a_packet(topo: TwoGateways, awake: Awake
 
 
 def test_to_apply_ten_thousand_tunnels_takes_hardly_longer_than_nft_does(awake: Awake, tmp_path: Path) -> None:
-    """The same transaction, by `nft -f` and by us: from the plan's ruleset to the kernel's."""
+    """The same commands, by `nft -f` in one transaction and by us in as many as are safe: from plan to kernel."""
     ruleset, file = plan(bench.hub(MANY), bench.CONFIG).ruleset, tmp_path / "ruleset.nft"
     file.write_text(transaction_text(commands_of(diff(ruleset, Ruleset()))))
     with Netns("apply") as ns:
@@ -144,5 +144,5 @@ def _timed(file: str) -> float:
 
 def _applied(ruleset: Ruleset) -> float:
     began = time.monotonic()
-    real_kernel().nft.commit(commands_of(diff(ruleset, Ruleset())))
+    commit(real_kernel().nft, diff(ruleset, Ruleset()))
     return time.monotonic() - began
