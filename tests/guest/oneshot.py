@@ -203,7 +203,7 @@ class Controller:
     def check(self) -> None:
         """Fails where it has ended by itself."""
         assert self._process is not None
-        assert self._process.is_alive(), f"flowfast ended: {self.said()}"
+        assert self._process.is_alive(), f"flowfast ended with {self._process.exitcode}: {self.said()}"
 
     def said(self) -> str:
         """Its log."""
