@@ -67,8 +67,13 @@ class Service:
         """SIGHUP reloads, SIGINT and SIGTERM call `stop`."""
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGHUP, self.reload)
-        for name in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(name, stop)
+
+        def end(name: str) -> None:
+            log.info("ended by %s; the router stays as it is", name)
+            stop()
+
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, end, number.name)
 
     async def _serve(self, loaded: LoadedConfig) -> LoadedConfig:
         """One controller's life; returns with the config of the next."""

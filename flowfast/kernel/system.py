@@ -3,20 +3,15 @@
 import contextlib
 import os
 import subprocess
-import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TypeVar
 
-from pyroute2.netns import setns
-
+from flowfast.kernel.netns import within
 from flowfast.model.errors import KernelError
 
 _PROC_SYS = Path("/proc/sys")
 _XFRM_STAT = Path("/proc/thread-self/net/xfrm_stat")
 _CAP_NET_ADMIN = 12
-
-Result = TypeVar("Result")
 
 
 class RealSystem:
@@ -69,7 +64,9 @@ class RealSystem:
         """
         if netns is None:
             return _numbers(_lines(_XFRM_STAT))
-        return _elsewhere(netns, lambda: _numbers(_lines(_XFRM_STAT)))
+        with contextlib.suppress(OSError):
+            return within(netns, lambda: _numbers(_lines(_XFRM_STAT)))
+        return None
 
     def _folder(self) -> Path:
         return Path("/lib/modules") / self.release()
@@ -83,21 +80,6 @@ def _path(name: str) -> Path:
 def _numbers(lines: Iterable[str]) -> Mapping[str, int] | None:
     pairs = (line.split() for line in lines)
     return {pair[0]: int(pair[1]) for pair in pairs if len(pair) == 2 and pair[1].isdecimal()} or None
-
-
-def _elsewhere(name: str, read: Callable[[], Result]) -> Result | None:
-    """What `read` returns in another network namespace, which belongs to a thread; None where there is none."""
-    found: list[Result] = []
-
-    def enter() -> None:
-        with contextlib.suppress(OSError):
-            setns(name, flags=0, fork=False)
-            found.append(read())
-
-    thread = threading.Thread(target=enter)
-    thread.start()
-    thread.join()
-    return found[0] if found else None
 
 
 def _lines(path: Path) -> list[str]:

@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 
 from pyroute2.netlink.nlsocket import AsyncNetlinkSocket, NetlinkRequest
 
+from flowfast.kernel.netns import within
 from flowfast.kernel.xfrm import uapi
 from flowfast.kernel.xfrm.receive import BUFFER_SIZE, Reader, Reply, Truncated, WipedBuffer
 from flowfast.kernel.xfrm.uapi import Msg
@@ -91,23 +92,21 @@ class XfrmSession(AsyncNetlinkSocket):  # type: ignore[misc]  # pyroute2 has no 
         buffer_size: int = BUFFER_SIZE,
         use_socket: Any = None,
     ) -> None:
-        # flags=0: pyroute2 would create a namespace that does not exist
-        super().__init__(
-            family=uapi.NETLINK_XFRM, ext_ack=True, netns=netns, flags=0, rcvbuf=rcvbuf, use_socket=use_socket
-        )
+        self.netns = netns
+        super().__init__(family=uapi.NETLINK_XFRM, ext_ack=True, rcvbuf=rcvbuf, use_socket=use_socket)
         self._buffer = WipedBuffer(buffer_size)
         self._replies: dict[int, Reply[Any]] = {}
         self._dumping = asyncio.Lock()
 
     def setup_socket(self) -> Any:
         """The socket, with its options. Raises Unavailable."""
-        netns = self.spec["netns"]
+        make = super().setup_socket
         try:
-            sock = super().setup_socket()
+            sock = make() if self.netns is None else within(self.netns, make)
         except OSError as exc:
             if exc.errno == errno.EPROTONOSUPPORT:
                 raise Unavailable("xfrm: this kernel has no XFRM netlink: load the module xfrm_user") from exc
-            place = f"network namespace {netns!r}" if netns else "socket"
+            place = f"network namespace {self.netns!r}" if self.netns else "socket"
             raise Unavailable(f"xfrm: {place}: {exc.strerror or exc}") from exc
         sock.setsockopt(uapi.SOL_NETLINK, uapi.NETLINK_CAP_ACK, 1)
         try:

@@ -219,4 +219,4 @@ class AsyncXfrmSocket(XfrmSession):
 
     def events(self, groups: Iterable[Group] = DEFAULT_GROUPS, *, rcvbuf: int = 8 << 20, **options: Any) -> Monitor:
         mask = sum({1 << (group - 1) for group in groups})
-        return Monitor(XfrmSession(self.spec["netns"], rcvbuf=rcvbuf), mask, **options)
+        return Monitor(XfrmSession(self.netns, rcvbuf=rcvbuf), mask, **options)
