@@ -18,13 +18,13 @@ from flowfast import bench
 from flowfast.apply.commit import commands_of
 from flowfast.config.load import parse
 from flowfast.kernel.conntrack import dump
-from flowfast.kernel.fake import FakeProbe
 from flowfast.kernel.libnftables import run
+from flowfast.kernel.probe import FakeProbe
 from flowfast.kernel.real import real_kernel
 from flowfast.kernel.xfrm import Aead, AsyncXfrmSocket, SAConfig
 from flowfast.lab.manual_keys import MARK, SPI_IN, SPI_OUT
 from flowfast.lab.topology import TwoGateways, wan_address
-from flowfast.model.sa import SA, Direction, Mark, Policy
+from flowfast.model.sa import SA, Mark, Policy
 from flowfast.model.state import Status
 from flowfast.observe import observe
 from flowfast.plan.diff import diff
@@ -32,6 +32,8 @@ from flowfast.plan.planner import plan
 
 FIRST = 1000
 """Number of the first further peer: with a mark that is not the real one's."""
+WINDOW = 128
+"""Of every SA: before 6.10 an SA has no direction, and one with ESN must have a window, also outbound."""
 PORT, OURS = 77, 4077
 _SO_TIMESTAMPNS = 35
 _SO_RCVBUFFORCE = 33
@@ -46,8 +48,7 @@ def config_of(sa: SA) -> SAConfig:
         reqid=sa.reqid,
         aead=Aead("rfc4106(gcm(aes))", bytearray(os.urandom(20))),
         esn=True,
-        replay_window=sa.replay.window,
-        direction=sa.direction,
+        replay_window=WINDOW,
         output_mark=sa.output_mark,
     )
 
@@ -181,7 +182,7 @@ def _pairs(spis: tuple[int, int]) -> tuple[list[SAConfig], list[SAConfig]]:
     """The SAs of a rekey, at gw1 and at gw2."""
     ends, keys = (wan_address(1, 4), wan_address(2, 4)), (os.urandom(20), os.urandom(20))
 
-    def one(way: int, direction: Direction, mark: int | None) -> SAConfig:
+    def one(way: int, mark: int | None) -> SAConfig:
         src, dst = ends if way == 0 else ends[::-1]
         return SAConfig(
             src=src,
@@ -190,14 +191,13 @@ def _pairs(spis: tuple[int, int]) -> tuple[list[SAConfig], list[SAConfig]]:
             reqid=1,
             aead=Aead("rfc4106(gcm(aes))", bytearray(keys[way])),
             esn=True,
-            replay_window=0 if direction is Direction.OUT else 128,
-            direction=direction,
+            replay_window=WINDOW,
             output_mark=None if mark is None else Mark(mark, 0xFFFFFFFF),
         )
 
     return (
-        [one(1, Direction.IN, MARK + 1), one(0, Direction.OUT, None)],
-        [one(0, Direction.IN, None), one(1, Direction.OUT, None)],
+        [one(1, MARK + 1), one(0, None)],
+        [one(0, None), one(1, None)],
     )
 
 

@@ -12,13 +12,14 @@ from pathlib import Path
 
 import pytest
 
-from flowfast.lab.demo import cost
 from flowfast.lab.demo.awake import Awake
 from flowfast.lab.demo.site import FIREWALL
+from flowfast.lab.demo.stage import NOBODY
 from flowfast.lab.manual_keys import manual_keys
 from flowfast.lab.netns import Netns
 from flowfast.lab.pktgen import Load, pktgen
 from flowfast.lab.topology import TwoGateways, two_gateways, wan_address
+from flowfast.lab.traffic import udp_echo
 from tests.guest.router import COMMAND
 
 pytestmark = [pytest.mark.guest(images=["debian14"], icount=True), pytest.mark.long(seconds=500)]
@@ -76,8 +77,8 @@ def test_the_factor_agrees_with_instructions_within_five_per_cent(bench: Bench, 
     peer = topo.gw2.read("/sys/class/net/wan0/address")
     neighbour = ["ip", "neigh", "replace", wan_address(2, 4), "dev", "wan0", "nud", "permanent", "lladdr"]
     topo.gw1.run([*neighbour, peer])
-    cost.establish(topo)
-    topo.gw1.run([*neighbour, cost.NOBODY])
+    assert udp_echo(topo.h1, topo.h2, topo.host_address(2, 4), packets=20, rate=200, port=9, source_port=9).received
+    topo.gw1.run([*neighbour, NOBODY])
 
     generator = bench.generator()
     full = bench.instructions() - generator

@@ -17,11 +17,11 @@ from flowfast import bench
 from flowfast.apply.commit import commands_of, commit
 from flowfast.kernel.real import real_kernel
 from flowfast.lab.demo.awake import Awake
-from flowfast.lab.demo.cost import establish
 from flowfast.lab.manual_keys import manual_keys
 from flowfast.lab.netns import Netns
 from flowfast.lab.pktgen import Load, pktgen
 from flowfast.lab.topology import TwoGateways, two_gateways
+from flowfast.lab.traffic import udp_echo
 from flowfast.model.nftables import Ruleset
 from flowfast.model.transaction import transaction_text
 from flowfast.plan.diff import diff
@@ -81,7 +81,7 @@ def costs(topo: TwoGateways, awake: Awake, tunnels: int, settings: str) -> tuple
     topo.gw1.call(hold, tunnels - 1, CONFIG + settings, timeout=300)
     topo.gw1.run(["conntrack", "-F"])
     assert topo.ping(4)
-    establish(topo)
+    assert udp_echo(topo.h1, topo.h2, topo.host_address(2, 4), packets=20, rate=200, port=9, source_port=9).received
     on_flowtable = "[OFFLOAD]" in topo.gw1.run(["conntrack", "-L"]).stdout
     assert on_flowtable == ("exclude" not in settings)
     with awake.paused():

@@ -21,7 +21,7 @@ from flowfast.kernel.system import FakeSystem, RealSystem
 from flowfast.kernel.xfrm.fake import FakeXfrm
 from flowfast.model.errors import KernelError, Unavailable
 from flowfast.model.link import Link
-from flowfast.model.state import Flow
+from flowfast.model.state import Feature, Flow
 
 LAN = Link(2, "lan0", None, True, 1500)
 
@@ -122,7 +122,7 @@ def test_fake_system_is_what_it_was_made() -> None:
 # the probe
 
 
-def _probe(monkeypatch: pytest.MonkeyPatch, **failing: Exception) -> dict[str, probe.Feature]:
+def _probe(monkeypatch: pytest.MonkeyPatch, **failing: Exception) -> dict[str, Feature]:
     """The probe with trials that succeed, but for those that fail."""
 
     def trial(name: str) -> Callable[[], None]:

@@ -174,9 +174,9 @@ NAMES = st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E), min_size=
 def selectors(draw: st.DrawFn) -> Selector:
     family = draw(st.sampled_from((AF_INET, AF_INET6)))
     addresses, longest = (ADDRESSES4, 32) if family == AF_INET else (ADDRESSES6, 128)
-    ends = [f"{draw(addresses)}/{draw(st.integers(0, longest))}" for _ in range(2)]
-    ports = [draw(U16) for _ in range(4)]
-    return Selector(family, *ends, draw(U8), *ports, draw(st.integers(0, 1 << 30)), draw(U32))
+    src, dst = (f"{draw(addresses)}/{draw(st.integers(0, longest))}" for _ in range(2))
+    ports = (draw(U16), draw(U16), draw(U16), draw(U16))
+    return Selector(family, src, dst, draw(U8), *ports, draw(st.integers(0, 1 << 30)), draw(U32))
 
 
 @st.composite
