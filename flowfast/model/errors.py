@@ -17,8 +17,11 @@ class KernelError(FlowfastError):
     """The kernel refused a request. `code` is the errno; the text carries the kernel's extended ack, if it gave one."""
 
     def __init__(self, what: str, code: int) -> None:
-        super().__init__(what)
-        self.code = code
+        super().__init__(what, code)  # all of them, so that it can be pickled: it crosses processes
+        self.what, self.code = what, code
+
+    def __str__(self) -> str:
+        return self.what
 
 
 class DecodeError(FlowfastError):
