@@ -4,6 +4,7 @@ import errno
 import os
 import socket
 from collections.abc import Iterable
+from functools import cache
 from pathlib import Path
 from typing import Protocol
 
@@ -107,11 +108,14 @@ class RealKnobs:
         }
 
     def read(self, knobs: Iterable[Knob]) -> Settings:
-        """Asks each."""
-        found = {}
+        """Asks each; a device for all its rules at once, which takes running a program."""
+        found, rules = {}, cache(ethtool.rules)
         for knob in knobs:
             try:
-                value = self._adapters[knob.kind].read(knob)
+                if knob.kind is KnobKind.NTUPLE:
+                    value = ethtool.rule_at(rules(knob.object), knob)
+                else:
+                    value = self._adapters[knob.kind].read(knob)
             except OSError as refused:
                 raise KernelError(f"{knob}: {refused.strerror}", refused.errno or 0) from refused
             if value is not None:

@@ -89,11 +89,11 @@ class Flows:
 
     @contextmanager
     def going(self) -> Iterator[None]:
-        """They go on by themselves while the context lasts."""
+        """They go on by themselves while the context lasts, and leave others their share of an emulated machine."""
         over = threading.Event()
 
         def go() -> None:
-            while not over.is_set():
+            while not over.wait(0.05):
                 self.send(1)
 
         thread = threading.Thread(target=go, daemon=True)
