@@ -93,7 +93,7 @@ class Flows:
         over = threading.Event()
 
         def go() -> None:
-            while not over.wait(0.05):
+            while not over.wait(0.2):
                 self.send(1)
 
         thread = threading.Thread(target=go, daemon=True)
