@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from flowfast.apply.commit import commit
-from flowfast.apply.knobs import KnobJournal, turn_knobs
+from flowfast.apply.knobs import KnobJournal, Refusal, turn_knobs
 from flowfast.apply.steering import fill, note
 from flowfast.apply.verify import verify
 from flowfast.apply.writer import Writer
@@ -63,9 +63,10 @@ async def converge(
         state = await observe(kernel, state.features, sas_of=state)
     turned, kept = turn_knobs(kernel.knobs, desired.knobs, journal or KnobJournal())
     refused, again = [each.reason for each in kept], False
+    denied = [each for each in kept if isinstance(each, Refusal)]
     if desired.steering is not None:
         refused += fill(kernel.xdp, desired.steering)
-        again = state.machine is not None and note(kernel.machine, state.machine, turned, kept)
+        again = state.machine is not None and note(kernel.machine, state.machine, turned, denied)
     return Outcome(steps, state, failures, tuple(turned), tuple(refused), again)
 
 

@@ -14,6 +14,7 @@ from flowfast.apply import Outcome, converge
 from flowfast.apply import remove as take_out
 from flowfast.apply.journal import Entry, Journal, before
 from flowfast.apply.knobs import KnobJournal, pending, turn_back
+from flowfast.bulking import REMAKING
 from flowfast.cli.common import Router, config_argument, json_option, need_root, router
 from flowfast.cli.confirm import leave_waiting
 from flowfast.cli.lock import only_one
@@ -28,7 +29,7 @@ from flowfast.cli.output import (
 )
 from flowfast.cli.steering import print_steering
 from flowfast.kernel.real import real_kernel
-from flowfast.model.knob import KnobKind
+from flowfast.model.reason import Reason
 from flowfast.model.state import RouterState
 from flowfast.observe import observe
 from flowfast.plan.diff import OWN, diff, remove_all
@@ -107,8 +108,8 @@ async def _change(found: Router, anything: bool, confirm: float | None) -> Outco
     outcome = await converge(kernel, found.desired, found.state, config.underlay_netns)
     said, last = set(found.desired.reasons), outcome
     for _ in range(ROUNDS):
-        # What needs the shield can only be planned once it is there; what is refused is known once it was tried.
-        if not last.again and not any(turn.knob.kind is KnobKind.SHIELD for turn in last.turned):
+        # What needs the shield, or a NAPI made anew, can only be planned once it is there; a refusal only after it.
+        if not last.again and not any(turn.knob.kind in REMAKING for turn in last.turned):
             break
         state = await observe(kernel, found.state.features, config.underlay_netns)
         state = replace(state, bulk=replace(state.bulk, arrivals=found.state.bulk.arrivals))
@@ -136,17 +137,21 @@ async def _remove(how: _How) -> None:
     need_root(kernel)
     state = RouterState(0.0, ruleset=kernel.nft.read(OWN))
     knobs = KnobJournal()
+    refused: list[Reason] = []
     if how.dry_run:
         steps, turns = tuple(remove_all(state.ruleset)), pending(kernel.knobs, {}, knobs)
     else:
-        steps, turns = await take_out(kernel, state), turn_back(kernel.knobs, knobs)
+        steps = await take_out(kernel, state)
+        turns, refused = turn_back(kernel.knobs, knobs)
         kernel.machine.refuse(frozenset())
         kernel.machine.deny({})
     done = [*(step.what for step in steps), *(str(turn) for turn in turns)]
     if how.as_json:
-        click.echo(json.dumps({"steps": [{"what": each} for each in done]}, indent=2))
+        failures = [reason_json(reason) for reason in refused]
+        click.echo(json.dumps({"steps": [{"what": each} for each in done], "failures": failures}, indent=2))
         return
     out = console()
+    print_reasons(out, refused)
     if not done:
         out.print("Nothing of flowfast's is in the kernel.")
         return

@@ -17,6 +17,10 @@ class KnobKind(StrEnum):
     XDP = "xdp"  # the XDP program on device OBJECT, by its name; "none"
     RSS = "rss"  # of device OBJECT: "indirection", queues in the order of their slots; "rx-flow-hash KIND", as "sdfn"
     NTUPLE = "ntuple"  # the ntuple rule at location NAME of device OBJECT, in ethtool's words; "none"
+    NAPI = "napi"  # a setting of one NAPI of device OBJECT: "napi 8193 gro_flush_timeout"
+    SIZE = "size"  # a limit that rtnetlink has for device OBJECT: "gro_max_size"
+    NIC = "nic"  # a setting of device OBJECT's driver over ethtool netlink: "rings rx", "coalesce rx-usecs"
+    MODULE = "module"  # the kernel module NAME: "loaded" or "absent"; no object
 
 
 class Knob(NamedTuple):
@@ -33,15 +37,27 @@ class Knob(NamedTuple):
         return f"{self.object} {self.name}" if self.object else self.name
 
 
+HIDDEN = "?"
+"""Value of a knob that is there, and that the kernel does not show now: one of a NAPI while its device is down."""
+
+
 @dataclass(frozen=True, slots=True)
 class Turned:
     """A knob that was turned: what it was before flowfast, and what flowfast made of it.
 
     Two values in `ours`: it was to be turned from one to the other, and nobody has said yet that it was.
+    `made`: what it was found to be after the last turn, which is not always what was asked for: drivers round. None:
+    nobody has looked yet.
     """
 
     before: str
     ours: tuple[str, ...]
+    made: str | None = None
+
+    def is_ours(self, knob: Knob, held: str) -> bool:
+        """Whether the value is flowfast's doing. What a driver made of a turn that nobody looked at is, too."""
+        unseen = self.made is None and knob.kind is KnobKind.NIC
+        return held in self.ours or held == self.made or unseen
 
 
 class Denial(NamedTuple):
