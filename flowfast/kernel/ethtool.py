@@ -163,17 +163,13 @@ def _indirection(device: str, command: int, queues: list[int]) -> bytearray:
     return request
 
 
-def rule_at(held: Mapping[int, str] | None, knob: Knob) -> str | None:
-    """The rule there, "none" where a rule could be; None where the device takes none."""
-    return None if held is None else held.get(int(knob.name), "none")
-
-
 class Rule:
     """The knobs that are ntuple rules, named by their location."""
 
     def read(self, knob: Knob) -> str | None:
-        """rule_at(), of what the device has now."""
-        return rule_at(rules(knob.object), knob)
+        """The rule there, "none" where a rule could be; None where the device takes none."""
+        held = rules(knob.object)
+        return None if held is None else held.get(int(knob.name), "none")
 
     def write(self, knob: Knob, value: str) -> None:
         """Makes or removes the rule."""

@@ -77,6 +77,7 @@ class FakeKernel(Kernel):
             xfrm_in=self._xfrm_in,
         )
         self.netns = dict(netns or {})
+        self.bulk.held = self.knobs.values
 
     @asynccontextmanager
     async def _xfrm_in(self, netns: str) -> AsyncIterator[Xfrm]:

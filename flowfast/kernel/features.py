@@ -4,26 +4,26 @@ Sources: Documentation/networking/ethtool-netlink.rst, include/uapi/linux/ethtoo
 """
 
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
-from struct import Struct
 from typing import Protocol
 
-from flowfast.kernel.netlink import Netlink, attribute, attributes, nested, text
+from flowfast.kernel.genl import Genl
+from flowfast.kernel.napi import napis
+from flowfast.kernel.netlink import attribute, attributes, nested, text
+from flowfast.kernel.nic_settings import nic_settings
 from flowfast.kernel.shield import ShieldKnob
-from flowfast.model.bulk import FEATURES, NAPI, DeviceKnobs
+from flowfast.kernel.sizes import sizes
+from flowfast.model.bulk import FEATURES, NAPI, OFFLOADS, DeviceKnobs, knob_of
 from flowfast.model.errors import KernelError
-from flowfast.model.knob import Knob, KnobKind
+from flowfast.model.knob import Knob, KnobKind, Settings
 from flowfast.model.link import Link
 
-NETLINK_GENERIC = 16
-_CONTROL, _GET_FAMILY, _FAMILY_ID, _FAMILY_NAME = 16, 3, 1, 2
 _FEATURES_GET, _FEATURES_SET = 11, 12
 _HEADER, _HW, _WANTED, _ACTIVE, _NOCHANGE = 1, 2, 3, 4, 5
 _DEV_NAME = 2
 _NOMASK, _BITS = 1, 3
 _BIT, _BIT_NAME, _BIT_VALUE = 1, 2, 3
-_GENL = Struct("=BBxx")  # struct genlmsghdr: command, version
-_U16 = Struct("=H")
 
 MOST_INTERFACES = 256
 """xfrm interfaces above which none is asked: a third of a millisecond each, thousands would hold up every round."""
@@ -40,40 +40,36 @@ class Bulk(Protocol):
 class Features:
     """The features of devices of the network namespace in which it is called."""
 
-    def __init__(self) -> None:
-        self._family: int | None = None
-
     def read(self, device: str) -> tuple[dict[str, str], frozenset[str]]:
         """Features "on" or "off", by name, and which of them the driver lets nobody turn. Raises KernelError."""
-        for answer in self._ask(_FEATURES_GET, device):
-            sets = dict(attributes(memoryview(answer)[_GENL.size :]))
-            able, active, fixed = (set(_bits(sets[kind])) for kind in (_HW, _ACTIVE, _NOCHANGE))
-            known = able | active | fixed | set(FEATURES)
-            values = {name: "on" if name in active else "off" for name in known}
-            return values, frozenset(name for name in known if name in fixed or name not in able)
-        raise KernelError(f"ethtool: {device}: no answer about its features", 0)
+        with Genl("ethtool") as ethtool:
+            return _features(ethtool, device)
 
     def write(self, device: str, name: str, on: bool) -> None:
         """Turns one. Raises KernelError, also where the kernel took the request and left the feature as it was."""
         bit = [attribute(_BIT_NAME, name.encode() + b"\0")]
         if on:
             bit.append(attribute(_BIT_VALUE, b""))
-        self._ask(_FEATURES_SET, device, nested(_WANTED, nested(_BITS, nested(_BIT, *bit))))
-        if (self.read(device)[0].get(name) == "on") is not on:
+        with Genl("ethtool") as ethtool:
+            ethtool.request(_FEATURES_SET, _of(device) + nested(_WANTED, nested(_BITS, nested(_BIT, *bit))))
+            found = _features(ethtool, device)[0]
+        if (found.get(name) == "on") is not on:
             raise KernelError(
                 f"{device}: {name} stays {'off' if on else 'on'}: the driver does not let it be turned", 95
             )
 
-    def _ask(self, command: int, device: str, more: bytes = b"") -> list[bytes]:
-        with Netlink(NETLINK_GENERIC) as netlink:
-            if self._family is None:
-                name = attribute(_FAMILY_NAME, b"ethtool\0")
-                (answer,) = netlink.request(_CONTROL, _GENL.pack(_GET_FAMILY, 1) + name, what="ethtool's netlink")
-                found = dict(attributes(memoryview(answer)[_GENL.size :]))
-                self._family = _U16.unpack(found[_FAMILY_ID])[0]
-            header = nested(_HEADER, attribute(_DEV_NAME, device.encode() + b"\0"))
-            body = _GENL.pack(command, 1) + header + more
-            return netlink.request(self._family, body, what=f"ethtool: {device}")
+
+def _features(ethtool: Genl, device: str) -> tuple[dict[str, str], frozenset[str]]:
+    for sets in ethtool.request(_FEATURES_GET, _of(device)):
+        able, active, fixed = (set(_bits(sets[kind])) for kind in (_HW, _ACTIVE, _NOCHANGE))
+        known = able | active | fixed | {*FEATURES, *OFFLOADS}
+        values = {name: "on" if name in active else "off" for name in known}
+        return values, frozenset(name for name in known if name in fixed or name not in able)
+    raise KernelError(f"ethtool: {device}: no answer about its features", 0)
+
+
+def _of(device: str) -> bytes:
+    return nested(_HEADER, attribute(_DEV_NAME, device.encode() + b"\0"))
 
 
 def _bits(bitset: memoryview) -> Iterator[str]:
@@ -113,23 +109,32 @@ class RealBulk:
         self._features, self._shield = Features(), ShieldKnob()
 
     def look(self, links: Iterable[Link]) -> Mapping[str, DeviceKnobs]:
-        """Asks each: one request, and a file for each NAPI attribute."""
-        found = {}
+        """Asks for all NAPIs and what drivers have at once, for features and limits of each, and its files."""
         every = list(links)
         few = sum(link.is_xfrm for link in every) <= MOST_INTERFACES
+        shown, settings = napis(), nic_settings()
+        found = {}
         for link in every if few else [link for link in every if not link.is_xfrm]:
             try:
                 values, fixed = self._features.read(link.name)
+                limits = sizes(link.ifindex)
             except KernelError:
                 continue  # gone since, or without features
-            ours = {name: values[name] for name in FEATURES}
+            ours = {name: values[name] for name in (*FEATURES, *OFFLOADS)} | dict(limits)
+            own = shown.get(link.ifindex, {}) if shown is not None else {}
+            ours |= {**own, **settings.get(link.ifindex, {})}
+            ours |= _files(link, NAPI if shown is None else NAPI[2:] if own and not _threads(own) else ())
             shield = self._shield.read(Knob(KnobKind.SHIELD, link.name, "shield")) if not link.is_xfrm else None
-            ours |= _napi(link) | ({"shield": shield} if shield else {})
-            found[link.name] = DeviceKnobs(ours, fixed & frozenset(FEATURES))
+            ours |= {"shield": shield} if shield else {}
+            found[link.name] = DeviceKnobs(ours, fixed & {*FEATURES, *OFFLOADS})
         return found
 
 
-def _napi(link: Link) -> dict[str, str]:
+def _threads(napi: Iterable[str]) -> bool:
+    return any(name.endswith(" threaded") for name in napi)
+
+
+def _files(link: Link, names: Iterable[str]) -> dict[str, str]:
     """What sysfs has of the device; nothing where /sys is of another network namespace."""
     folder = SYSFS / link.name
     try:
@@ -138,7 +143,7 @@ def _napi(link: Link) -> dict[str, str]:
     except OSError:
         return {}
     found = {}
-    for name in NAPI:
+    for name in names:
         try:
             found[name] = (folder / name).read_text().strip()
         except OSError:  # before the kernel that has it, or a device without NAPI
@@ -147,11 +152,19 @@ def _napi(link: Link) -> dict[str, str]:
 
 
 class FakeBulk:
-    """Devices as a test has them."""
+    """Devices as a test has them. `held`: knobs as they were turned since, of a FakeKnobs."""
 
     def __init__(self, knobs: Mapping[str, DeviceKnobs] | None = None) -> None:
         self.knobs = dict(knobs or {})
+        self.held: Settings = {}
 
     def look(self, links: Iterable[Link]) -> Mapping[str, DeviceKnobs]:
-        """What was set, of devices that are there."""
-        return {link.name: self.knobs[link.name] for link in links if link.name in self.knobs}
+        """What was set, of devices that are there, and turned since."""
+        return {link.name: self._now(link.name) for link in links if link.name in self.knobs}
+
+    def _now(self, device: str) -> DeviceKnobs:
+        made = self.knobs[device]
+        held = {knob.name: value for knob, value in self.held.items() if knob == knob_of(device, knob.name)}
+        renewed = any(name.startswith("napi ") for name in held)
+        values = {name: value for name, value in made.values.items() if not (renewed and name.startswith("napi "))}
+        return replace(made, values=values | held)

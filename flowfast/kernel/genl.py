@@ -1,6 +1,7 @@
 """Generic netlink: families by name, on the thin socket of netlink.py. Source: include/uapi/linux/genetlink.h."""
 
-from collections.abc import Callable, Iterable
+import sys
+from collections.abc import Callable, Iterable, Iterator
 from struct import Struct
 from typing import Self, TypeVar
 
@@ -9,7 +10,8 @@ from flowfast.model.errors import KernelError
 
 NETLINK_GENERIC = 16
 
-_CTRL, _GETFAMILY, _FAMILY_ID, _FAMILY_NAME = 16, 3, 1, 2
+_CTRL, _GETFAMILY, _FAMILY_ID, _FAMILY_NAME, _OPS = 16, 3, 1, 2, 6
+_OP_ID = 1
 _GENLMSG = Struct("=BBxx")  # struct genlmsghdr: command, version
 _U16 = Struct("=H")
 
@@ -34,6 +36,8 @@ class Genl:
             self._netlink.__exit__(None, None, None)
             raise
         (self._id,) = _U16.unpack(found[_FAMILY_ID])
+        self.commands = frozenset(_commands(found.get(_OPS, memoryview(b""))))
+        """The commands that this kernel knows."""
 
     def __enter__(self) -> Self:
         return self
@@ -56,6 +60,11 @@ class Genl:
 
     def _what(self, command: int) -> str:
         return f"{self._name} netlink, command {command}"
+
+
+def _commands(operations: memoryview) -> Iterator[int]:
+    for _, one in attributes(operations):
+        yield int.from_bytes(dict(attributes(one))[_OP_ID], sys.byteorder)
 
 
 def absent(refused: KernelError) -> bool:

@@ -4,13 +4,17 @@ import errno
 import os
 import socket
 from collections.abc import Iterable
-from functools import cache
 from pathlib import Path
 from typing import Protocol
 
 from flowfast.kernel import ethtool, xdp
 from flowfast.kernel.features import FeatureKnob
+from flowfast.kernel.modules import ModuleKnob
+from flowfast.kernel.napi import NapiKnob
+from flowfast.kernel.nic_settings import NicKnob
 from flowfast.kernel.shield import ShieldKnob
+from flowfast.kernel.sizes import SizeKnob
+from flowfast.model.bulk import napi_setting
 from flowfast.model.cpu import cpu_list, cpu_mask, cpus_of, cpus_of_mask
 from flowfast.model.errors import KernelError, Unavailable
 from flowfast.model.knob import Knob, KnobKind, Settings
@@ -105,17 +109,18 @@ class RealKnobs:
             KnobKind.RSS: ethtool.RssKnobs(),
             KnobKind.NTUPLE: ethtool.Rule(),
             KnobKind.XDP: xdp.ProgramKnob(),
+            KnobKind.NAPI: NapiKnob(),
+            KnobKind.SIZE: SizeKnob(),
+            KnobKind.NIC: NicKnob(),
+            KnobKind.MODULE: ModuleKnob(),
         }
 
     def read(self, knobs: Iterable[Knob]) -> Settings:
-        """Asks each; a device for all its rules at once, which takes running a program."""
-        found, rules = {}, cache(ethtool.rules)
+        """Asks each."""
+        found = {}
         for knob in knobs:
             try:
-                if knob.kind is KnobKind.NTUPLE:
-                    value = ethtool.rule_at(rules(knob.object), knob)
-                else:
-                    value = self._adapters[knob.kind].read(knob)
+                value = self._adapters[knob.kind].read(knob)
             except OSError as refused:
                 raise KernelError(f"{knob}: {refused.strerror}", refused.errno or 0) from refused
             if value is not None:
@@ -131,12 +136,14 @@ class RealKnobs:
 
 
 class FakeKnobs:
-    """Knobs that a test makes up. `turned`: every turn, in order; `refuse`: knobs that cannot be turned."""
+    """Knobs that a test makes up. `turned`: every turn, in order; `refuse`: those that cannot be turned; `makes`: what
+    a driver makes of them, whatever it is asked for."""
 
     def __init__(self, values: Settings | None = None) -> None:
         self.values = dict(values or {})
         self.turned: list[tuple[Knob, str]] = []
         self.refuse: set[Knob] = set()
+        self.makes: dict[Knob, str] = {}
 
     def read(self, knobs: Iterable[Knob]) -> Settings:
         """Those that were set."""
@@ -146,5 +153,14 @@ class FakeKnobs:
         """Sets one that is there."""
         if knob not in self.values or knob in self.refuse:
             raise KernelError(f"{knob} = {value}: {os.strerror(5)}", 5)
-        self.values[knob] = value
+        self.values[knob] = self.makes.get(knob, value)
         self.turned.append((knob, value))
+        if knob.kind is KnobKind.NIC and knob.name.startswith("channels"):
+            self.renew(knob.object)
+
+    def renew(self, device: str) -> None:
+        """The driver makes its NAPIs anew: others, with other IDs, as they are without anybody's doing."""
+        for knob in [each for each in self.values if each.kind is KnobKind.NAPI and each.object == device]:
+            del self.values[knob]
+            _, number, name = knob.name.split()
+            self.values[Knob(KnobKind.NAPI, device, napi_setting(int(number) + 100, name))] = "0"

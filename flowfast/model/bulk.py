@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Literal
 
+from flowfast.model.knob import Knob, KnobKind
+
 
 def kernel_id(release: str) -> str:
     """A kernel's release (uname -r) without what does not change its code: 7.2.12+deb14 of 7.2.12+deb14-cloud-amd64."""
@@ -88,13 +90,49 @@ ENOUGH = 100
 """Packets below which nothing is said of how many travel as one."""
 FEATURES = ("rx-gro", "rx-gro-list", "rx-udp-gro-forwarding", "rx-gro-hw", "rx-lro", "rx-checksum")
 """ethtool features that have to do with bulking, by the kernel's names (net/ethtool/common.c)."""
+OFFLOADS = ("tx-esp-segmentation", "esp-hw-offload", "esp-tx-csum-hw-offload", "tx-gso-list")
+"""ethtool features on the way out, that only an override turns."""
 NAPI = ("gro_flush_timeout", "napi_defer_hard_irqs", "threaded")
-"""Attributes in /sys/class/net/DEVICE: nanoseconds (3.19), a count (5.8), 0 or 1 (5.12)."""
+"""Attributes in /sys/class/net/DEVICE: nanoseconds (3.19), a count (5.8), 0 or 1 (5.12). From 6.13 on each NAPI has its
+own, "napi 8193 gro_flush_timeout" (threaded: 6.17)."""
+SIZES = ("gro_max_size", "gro_ipv4_max_size", "gso_max_size", "gso_ipv4_max_size")
+"""rtnetlink's limits of packets that travel as one, in bytes."""
+NIC = ("rings ", "channels ", "coalesce ")
+"""How the names of what drivers have begin: "rings rx", "coalesce adaptive-rx"."""
+SYSCTLS = (
+    "net.core.gro_normal_batch",
+    "net.core.netdev_budget",
+    "net.core.netdev_budget_usecs",
+    "net.core.dev_weight",
+    "net.core.netdev_max_backlog",
+    "net.core.qdisc_max_burst",
+)
+"""Of the whole machine; seen in the first network namespace alone. netdev_max_backlog bounds gro_cells, too."""
+MODULES = ("esp4_offload", "esp6_offload")
+
+
+def napi_setting(number: int, name: str) -> str:
+    """The name of a setting of one NAPI, by its ID."""
+    return f"napi {number} {name}"
+
+
+def knob_of(device: str, name: str) -> Knob:
+    """The knob behind a name in DeviceKnobs."""
+    if name == "shield":
+        return Knob(KnobKind.SHIELD, device, name)
+    if name.startswith("napi "):
+        return Knob(KnobKind.NAPI, device, name)
+    if name in NAPI:
+        return Knob(KnobKind.DEVICE, device, name)
+    if name in SIZES:
+        return Knob(KnobKind.SIZE, device, name)
+    return Knob(KnobKind.NIC if name.startswith(NIC) else KnobKind.FEATURE, device, name)
 
 
 @dataclass(frozen=True, slots=True)
 class DeviceKnobs:
-    """FEATURES, NAPI and "shield" of a device as they are: "on", "off", a number. What it does not have is not there.
+    """Everything of a device that has to do with bulking, as it is: "on", "off", a number. What it does not have is not
+    there. The names: FEATURES, OFFLOADS, NAPI (or each NAPI's own), SIZES, NIC's, and "shield".
 
     `fixed` are those that the driver does not let anybody turn.
     """
@@ -110,6 +148,26 @@ class DeviceKnobs:
         if self.values.get("rx-gro-list") == "on":
             return Stage.LIST
         return Stage.UDP if self.values.get("rx-udp-gro-forwarding") == "on" else Stage.GRO
+
+    def napi(self, setting: str) -> list[str]:
+        """The names that a NAPI's setting has here: one for each NAPI, or the device's for all of them; or none."""
+        if setting in self.values:
+            return [setting]
+        return [name for name in self.values if name.startswith("napi ") and name.endswith(f" {setting}")]
+
+
+@dataclass(frozen=True, slots=True)
+class Bulked:
+    """A device on which bulking matters to IPsec. `stage` is on; `best` of those that leave all packets whole here, or
+    whose risk is accepted."""
+
+    device: str
+    side: Side
+    driver: str | None
+    profile: str
+    stage: Stage
+    best: Stage
+    shielded: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +212,11 @@ class BulkState:
     """The cells of this kernel."""
     tested: tuple[str, ...] = ()
     """Kernels that the table knows."""
-    contested: frozenset[tuple[str, str]] = frozenset()
-    """Device and knob: something else turned them back as often as flowfast turned them."""
+    turned_back: Mapping[Knob, int] = field(default_factory=dict)
+    """How often something else turned a knob back that flowfast had turned."""
     chosen: Mapping[str, Choice] = field(default_factory=dict)
     """Devices of profile auto: the stage that their traffic is found to want (plan/governor.py)."""
+    modules: Mapping[str, bool] = field(default_factory=dict)
+    """MODULES: which are loaded, or built in."""
+    sysctls: Mapping[str, str] = field(default_factory=dict)
+    """SYSCTLS that are there."""

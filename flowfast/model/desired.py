@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from flowfast.model.bulk import Stage
+from flowfast.model.bulk import Bulked, Stage
 from flowfast.model.knob import Settings
 from flowfast.model.nftables import Ruleset
 from flowfast.model.reason import Reason
@@ -23,6 +23,8 @@ class Desired:
     steering: Steering | None = None
     stages: Mapping[str, Mapping[Stage, Settings]] = field(default_factory=dict)
     """By device of profile auto: the stages that may be on, the best first and OFF last, with their knobs."""
+    bulked: tuple[Bulked, ...] = ()
+    """Devices on which bulking matters, and what is wanted of them."""
 
 
 @dataclass(frozen=True, slots=True)

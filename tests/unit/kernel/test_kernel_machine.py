@@ -4,9 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from flowfast.kernel import ethtool
 from flowfast.kernel.ethtool import parse_fields, parse_letters, parse_rss, parse_rules
-from flowfast.kernel.knobs import RealKnobs
 from flowfast.kernel.machine import RealMachine, queue_irqs
 from flowfast.model.cpu import Cpu
 from flowfast.model.knob import Denial, Knob, KnobKind
@@ -178,16 +176,3 @@ Filter: 7
 
 def test_ntuple_rules_are_read_as_they_are_written() -> None:
     assert dict(parse_rules(RULES)) == {1: "esp4 dst-ip 192.0.2.1 spi 0xc0c0f201 action 2", 7: "?"}
-
-
-def test_a_device_is_asked_once_for_all_its_rules(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = []
-
-    def rules(device: str) -> dict[int, str]:
-        asked.append(device)
-        return {1: "esp4 dst-ip 192.0.2.1 spi 0x1 action 2"}
-
-    monkeypatch.setattr(ethtool, "rules", rules)
-    knobs = [Knob(KnobKind.NTUPLE, "eth0", str(n)) for n in range(3)]
-    assert list(RealKnobs().read(knobs).values()) == ["none", "esp4 dst-ip 192.0.2.1 spi 0x1 action 2", "none"]
-    assert asked == ["eth0"]
