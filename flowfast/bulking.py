@@ -24,8 +24,12 @@ LOOK_SECONDS = 0.05
 PAUSE_SECONDS = 0.4
 FIRST_LOOK_SECONDS = 0.3
 """How long a command looks that looks but once."""
-MOST_TURNS = 4
-"""A knob is turned, and again three times where something else turns it back; then it is left alone."""
+KINDS = frozenset(
+    {KnobKind.FEATURE, KnobKind.DEVICE, KnobKind.NAPI, KnobKind.SIZE, KnobKind.NIC, KnobKind.SYSCTL, KnobKind.MODULE}
+)
+"""Knobs that are left alone where something else turns them back again and again (plan.bulk.MOST_AGAIN)."""
+REMAKING = frozenset({KnobKind.SHIELD, KnobKind.NIC, KnobKind.FEATURE})
+"""Knobs after which more can be planned: stages that the shield makes safe, NAPIs that were made anew."""
 STAGES = ("rx-gro-list", "rx-udp-gro-forwarding")
 
 
@@ -79,9 +83,9 @@ class Bulking:
         """The state with what was seen of arrivals and of knobs that something else turns."""
         self._indices = {link.name: link.ifindex for link in state.links}
         arrivals = {name: self._arrivals[at] for name, at in self._indices.items() if at in self._arrivals}
-        contested = frozenset((knob.object, knob.name) for knob, turns in self._turns.items() if turns >= MOST_TURNS)
+        again = {knob: turns - 1 for knob, turns in self._turns.items() if turns > 1}
         chosen = {name: choice for name, at in self._indices.items() if (choice := self._chosen(at))}
-        return replace(state, bulk=replace(state.bulk, arrivals=arrivals, contested=contested, chosen=chosen))
+        return replace(state, bulk=replace(state.bulk, arrivals=arrivals, turned_back=again, chosen=chosen))
 
     def _chosen(self, index: int) -> Choice | None:
         governor = self._governors.get(index)
@@ -94,11 +98,11 @@ class Bulking:
         """What a round wanted, and turned; whether that makes more possible, in another one."""
         before, self._desired = self._desired, Desired(knobs=desired.knobs, stages=desired.stages)  # the rest is large
         for turn in turned:
-            if turn.knob.kind not in (KnobKind.FEATURE, KnobKind.DEVICE) or turn.back:
+            if turn.knob.kind not in KINDS or turn.back:
                 continue
             wanted_before = before is not None and before.knobs.get(turn.knob) == turn.value
             self._turns[turn.knob] = self._turns[turn.knob] + 1 if wanted_before else 1
-        return any(turn.knob.kind is KnobKind.SHIELD for turn in turned)
+        return any(turn.knob.kind in REMAKING for turn in turned)
 
     async def watch(self) -> None:
         """Looks at what arrives, twice a second; returns only by cancellation."""

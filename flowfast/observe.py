@@ -5,7 +5,8 @@ import time
 from collections.abc import Iterable, Mapping
 
 from flowfast.kernel import Kernel
-from flowfast.model.bulk import BulkState
+from flowfast.model.bulk import MODULES, BulkState
+from flowfast.model.bulk import SYSCTLS as BULK_SYSCTLS
 from flowfast.model.link import Link
 from flowfast.model.machine import Machine
 from flowfast.model.nftables import Ruleset
@@ -93,9 +94,13 @@ def _machine(kernel: Kernel, links: Iterable[Link]) -> Machine:
 
 def _bulk(kernel: Kernel, links: Iterable[Link]) -> BulkState:
     release = kernel.system.release()
+    loaded = kernel.system.modules()
+    sysctls = {name: kernel.system.sysctl(name) for name in BULK_SYSCTLS}
     return BulkState(
         release=release,
-        esp_offload=bool(kernel.system.modules() & {"esp4_offload", "esp6_offload"}),
+        esp_offload=not loaded.isdisjoint(MODULES),
+        modules={name: name in loaded for name in MODULES},
+        sysctls={name: value for name, value in sysctls.items() if value is not None},
         knobs=kernel.bulk.look(links),
         table=cells(release),
         tested=kernels(),

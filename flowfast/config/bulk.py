@@ -5,6 +5,7 @@ from typing import Annotated
 
 from pydantic import Field
 
+from flowfast.config.knobs import Channels, Coalesce, Features, Napi, Rings, Sizes, Sysctls
 from flowfast.config.section import ANY, Section
 from flowfast.config.values import DISTINCT, DeviceName, Truth, choice, listed
 
@@ -30,8 +31,16 @@ class Risk(StrEnum):
     UNSHIELDED = "panic-without-shield"  # the kernel dies if somebody takes the shield's XDP program off the device
 
 
+class EspOffload(StrEnum):
+    """What is wanted of the modules esp4_offload and esp6_offload."""
+
+    KEEP = "keep"
+    LOADED = "loaded"
+    ABSENT = "absent"
+
+
 class DeviceBulk(Section):
-    """What one device wants otherwise."""
+    """What one device wants otherwise, and the knobs that are set on it by name, whatever its profile."""
 
     profile: Annotated[
         Profile | None,
@@ -44,6 +53,12 @@ class DeviceBulk(Section):
         listed("risks", empty=True),
         DISTINCT,
     ] = ()
+    napi: Napi = Field(default_factory=dict)
+    sizes: Sizes = Field(default_factory=dict)
+    features: Features = Field(default_factory=dict)
+    rings: Rings = Field(default_factory=dict)
+    channels: Channels = Field(default_factory=dict)
+    coalesce: Coalesce = Field(default_factory=dict)
 
 
 class Bulk(Section):
@@ -76,6 +91,15 @@ class Bulk(Section):
             "in profile auto."
         ),
     ] = None
+    esp_offload: Annotated[
+        EspOffload,
+        choice(EspOffload, "what is wanted of the ESP offload modules"),
+        Field(
+            description="Whether the modules esp4_offload and esp6_offload are loaded. SAs that are there already go "
+            "on as they are until their rekey, and do not let go of a module. keep: as they are."
+        ),
+    ] = EspOffload.KEEP
+    sysctls: Sysctls = Field(default_factory=dict)
     devices: Annotated[
         dict[DeviceName, DeviceBulk],
         Field(description="Devices that want it otherwise, by name."),

@@ -1,22 +1,21 @@
 """Packet bulking: the best stage of each device that the lab qualified for this router, and why it is no better one."""
 
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
 from ipaddress import ip_interface
 from typing import Literal
 
 from flowfast.config.bulk import Profile, Risk
 from flowfast.config.schema import Config
-from flowfast.model.bulk import NAPI, BulkState, Case, DeviceKnobs, Side, Stage, Verdict, kernel_id
+from flowfast.model.bulk import Bulked, BulkState, Case, DeviceKnobs, Side, Stage, Verdict, kernel_id
 from flowfast.model.knob import Knob, KnobKind, Settings
 from flowfast.model.reason import Reason, Severity
 from flowfast.model.state import RouterState
 from flowfast.model.tunnel import Tunnel
+from flowfast.plan.bulk_knobs import by_name, esp_modules, for_stage, uncontested
 
 BEST = (Stage.LIST, Stage.UDP, Stage.GRO)
 """Stages, the one that saves most first (measured: docs/bulking.md)."""
-WAITS = {Profile.LATENCY: 0, Profile.BALANCED: 20_000, Profile.THROUGHPUT: 200_000, Profile.AUTO: 20_000}
-"""gro_flush_timeout in nanoseconds: how long a packet may wait for others."""
 MERGES_UDP = frozenset({Stage.UDP, Stage.LIST})
 PROVES = 1.2
 """UDP packets that must have travelled as one, on average over all kinds, for a cell to prove anything."""
@@ -133,6 +132,17 @@ def _may_be_unfinished(site: Site) -> bool:
     return site.driver in MAY_BE_UNFINISHED and site.knobs.values.get("rx-checksum", "on") == "on"
 
 
+@dataclass(frozen=True, slots=True)
+class BulkPlan:
+    """What is wanted of bulking: all knobs; of devices that are governed those of each stage that may be on, the best
+    first; the reasons: what is on and breaks packets, what is not on and why; and each device in a few words."""
+
+    knobs: dict[Knob, str] = field(default_factory=dict)
+    stages: dict[str, dict[Stage, Settings]] = field(default_factory=dict)
+    reasons: list[Reason] = field(default_factory=list)
+    devices: list[Bulked] = field(default_factory=list)
+
+
 def plan_bulk(
     state: RouterState,
     config: Config,
@@ -141,42 +151,53 @@ def plan_bulk(
     wan: Iterable[str],
     *,
     busy: frozenset[str] = frozenset(),
-) -> tuple[Settings, dict[str, dict[Stage, Settings]], list[Reason]]:
-    """The knobs that are wanted, those of each stage that `auto` may choose, and the reasons: what is on and breaks
-    packets, what is not on and why.
-
-    `busy`: devices whose XDP program is for something else.
-    """
-    settings: dict[Knob, str] = {}
-    choices: dict[str, dict[Stage, Settings]] = {}
-    reasons: list[Reason] = []
+) -> BulkPlan:
+    """The plan. `busy`: devices whose XDP program is for something else."""
+    plan = BulkPlan()
+    modules, bulk, told = esp_modules(state, config.bulk.esp_offload)
+    named, absent = by_name(state, config.bulk)
+    plan.knobs.update(modules)
+    plan.reasons.extend((*told, *absent))
     for site in sites(state, tunnels, frozenset(lan), frozenset(wan)):
-        accepted = config.bulk.accepted(site.device)
-        reasons += condemned(site, state.bulk, accepted)
-        profile = config.bulk.of(site.device)
-        if profile is Profile.KEEP:
-            continue
-        shield = _may_shield(site, config, busy)
-        stage, needs_shield, why = _choose(site, state.bulk, profile, accepted, shield)
-        reasons += why
-        if needs_shield:
-            settings[Knob(KnobKind.SHIELD, site.device, "shield")] = "on"
-            if not site.shielded:
-                # Only once it is there: a device that refuses it must not be left with a stage that needs it.
-                stage, _, _ = _choose(site, state.bulk, profile, accepted, False)
-        wait = WAITS.get(profile, 0)
-        if profile is Profile.AUTO:
-            able = [*_able(site, state.bulk, accepted, shield and site.shielded), Stage.OFF]
-            choices[site.device] = {each: _settings(site, each, wait, state.bulk)[0] for each in able}
-            chosen = state.bulk.chosen.get(site.device)
-            if chosen is not None and chosen.stage in able:
-                stage = chosen.stage
-                if chosen.why:
-                    reasons.append(Reason("BULK_CHOSEN", site.device, chosen.why, "none", Severity.INFO))
-        wanted, told = _settings(site, stage, wait, state.bulk)
-        settings |= wanted
-        reasons += told
-    return settings, choices, reasons
+        _plan_site(plan, site, bulk, config, busy=busy, named=named)
+    settings, contested = uncontested({**plan.knobs, **named}, bulk)
+    plan.knobs.clear()
+    plan.knobs.update(settings)
+    plan.reasons.extend(contested)
+    return plan
+
+
+def _plan_site(
+    plan: BulkPlan, site: Site, bulk: BulkState, config: Config, *, busy: frozenset[str], named: Settings
+) -> None:
+    """One device's part."""
+    device, profile, accepted = site.device, config.bulk.of(site.device), config.bulk.accepted(site.device)
+    plan.reasons.extend(condemned(site, bulk, accepted))
+    able = [*_able(site, bulk, accepted, site.shielded), Stage.OFF]
+    plan.devices.append(Bulked(device, site.side, site.driver, str(profile), site.knobs.stage, able[0], site.shielded))
+    if profile is Profile.KEEP:
+        return
+    shield = _may_shield(site, config, busy)
+    stage, needs_shield, why = _choose(site, bulk, profile, accepted, shield)
+    plan.reasons.extend(why)
+    if needs_shield:
+        plan.knobs[Knob(KnobKind.SHIELD, device, "shield")] = "on"
+        if not site.shielded:
+            # Only once it is there: a device that refuses it must not be left with a stage that needs it.
+            stage, _, _ = _choose(site, bulk, profile, accepted, False)
+    if profile is Profile.AUTO:
+        able = [*_able(site, bulk, accepted, shield and site.shielded), Stage.OFF]
+        own = {knob: value for knob, value in named.items() if knob.object == device}
+        each = {one: {**for_stage(device, site.knobs, one, profile)[0], **own} for one in able}
+        plan.stages[device] = {one: uncontested(settings, bulk)[0] for one, settings in each.items()}
+        chosen = bulk.chosen.get(device)
+        if chosen is not None and chosen.stage in able:
+            stage = chosen.stage
+            if chosen.why:
+                plan.reasons.append(Reason("BULK_CHOSEN", device, chosen.why, "none", Severity.INFO))
+    wanted, fixed = for_stage(device, site.knobs, stage, profile)
+    plan.knobs.update(wanted)
+    plan.reasons.extend(fixed)
 
 
 def condemned(site: Site, bulk: BulkState, accepted: frozenset[Risk] = frozenset()) -> list[Reason]:
@@ -237,42 +258,3 @@ def _able(site: Site, bulk: BulkState, accepted: frozenset[Risk], shielded: bool
             if all(problem.risk in accepted for problem in problems(site, stage, bulk, shield)):
                 yield stage
                 break
-
-
-def _settings(site: Site, stage: Stage, wait: int, bulk: BulkState) -> tuple[dict[Knob, str], list[Reason]]:
-    """The knobs of a stage that can be turned, and the reasons for those that cannot."""
-    wanted = _wanted(site, stage, wait)
-    settings, reasons = {}, list(_fixed(site, wanted))
-    for name, value in wanted.items():
-        if name in site.knobs.fixed:
-            continue
-        if (site.device, name) in bulk.contested:
-            sentence = f"something else turned {name} back again and again: it is left as it is"
-            remedy = "find what sets it, then restart flowfast"
-            reasons.append(Reason("BULK_CONTESTED", site.device, sentence, remedy))
-        else:
-            kind = KnobKind.DEVICE if name in NAPI else KnobKind.FEATURE
-            settings[Knob(kind, site.device, name)] = value
-    return settings, reasons
-
-
-def _wanted(site: Site, stage: Stage, wait: int) -> dict[str, str]:
-    """All knobs for a stage. LRO, in hardware or not, makes packets that cannot be forwarded (ip_forward)."""
-    waits = wait if stage is not Stage.OFF else 0
-    wanted = {
-        "rx-lro": "off",
-        "rx-gro-hw": "off",
-        "rx-gro-list": "on" if stage is Stage.LIST else "off",
-        "rx-udp-gro-forwarding": "on" if stage is Stage.UDP else "off",
-        "rx-gro": "off" if stage is Stage.OFF else "on",
-    }
-    if site.driver is not None:  # gro_cells of an xfrm interface has a NAPI that cannot be reached
-        wanted |= {"gro_flush_timeout": str(waits), "napi_defer_hard_irqs": "1" if waits else "0"}
-    return {name: value for name, value in wanted.items() if name in site.knobs.values}
-
-
-def _fixed(site: Site, wanted: Mapping[str, str]) -> Iterator[Reason]:
-    for name, value in wanted.items():
-        if name in site.knobs.fixed and site.knobs.values[name] != value:
-            sentence = f"{name} is {site.knobs.values[name]} and its driver lets nobody turn it {value}"
-            yield Reason("BULK_FIXED", site.device, sentence, "none: the rest of the profile holds", Severity.INFO)

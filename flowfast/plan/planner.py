@@ -61,13 +61,14 @@ def plan(state: RouterState, config: Config) -> Desired:
     facing = _devices(state, config)
     steered = steer(state, config.steering, tunnels, {Side.LAN: facing.lan, Side.WAN: facing.wan})
     busy = frozenset(knob.object for knob, value in steered.knobs.items() if knob.kind is KnobKind.XDP)
-    bulked, stages, why = plan_bulk(state, config, tunnels, facing.lan, facing.wan, busy=busy)
+    bulk = plan_bulk(state, config, tunnels, facing.lan, facing.wan, busy=busy)
     return replace(
         desired,
-        reasons=tuple(sorted({*desired.reasons, *steered.reasons, *why})),
-        knobs={**steered.knobs, **bulked},
+        reasons=tuple(sorted({*desired.reasons, *steered.reasons, *bulk.reasons})),
+        knobs={**steered.knobs, **bulk.knobs},
         steering=steered.steering,
-        stages=stages,
+        stages=bulk.stages,
+        bulked=tuple(bulk.devices),
     )
 
 

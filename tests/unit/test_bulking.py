@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from flowfast.apply.knobs import KnobJournal, turn_knobs
-from flowfast.bulking import MOST_TURNS, Bulking
+from flowfast.bulking import Bulking
 from flowfast.config.bulk import Bulk, Profile, Risk
 from flowfast.kernel.arrivals import FakeArrivals
 from flowfast.kernel.fake import FakeKernel
@@ -17,6 +17,7 @@ from flowfast.model.desired import Desired
 from flowfast.model.knob import Knob, KnobKind, Turn
 from flowfast.model.link import Link
 from flowfast.model.state import RouterState
+from flowfast.plan.bulk_knobs import MOST_AGAIN
 
 GRO = Knob(KnobKind.FEATURE, "lan0", "rx-gro")
 LIST = Knob(KnobKind.FEATURE, "lan0", "rx-gro-list")
@@ -98,17 +99,17 @@ def test_a_device_made_anew_is_looked_at_anew(tmp_path: Path) -> None:
 def test_a_knob_is_turned_again_three_times(tmp_path: Path) -> None:
     lan = Watched(tmp_path, THROUGHPUT)
     turn = Turn(LIST, "on", "off")
-    for _ in range(MOST_TURNS - 1):
-        assert lan.bulking.told(STATE).bulk.contested == frozenset()
+    for again in range(MOST_AGAIN):
+        assert lan.bulking.told(STATE).bulk.turned_back == ({LIST: again} if again else {})
         lan.bulking.done(Desired(knobs=WANTED), (turn,))
-    assert lan.bulking.told(STATE).bulk.contested == {("lan0", "rx-gro-list")}
+    assert lan.bulking.told(STATE).bulk.turned_back == {LIST: MOST_AGAIN}
 
 
 def test_a_knob_that_is_wanted_otherwise_is_not_contested(tmp_path: Path) -> None:
     lan = Watched(tmp_path, THROUGHPUT)
-    for value, held in (("off", "on"), ("on", "off")) * MOST_TURNS:
+    for value, held in (("off", "on"), ("on", "off")) * 4:
         lan.bulking.done(Desired(knobs=WANTED | {LIST: value}), (Turn(LIST, value, held),))
-    assert lan.bulking.told(STATE).bulk.contested == frozenset()
+    assert lan.bulking.told(STATE).bulk.turned_back == {}
 
 
 AUTO = Bulk(profile=Profile.AUTO)

@@ -171,7 +171,11 @@ def test_a_knob_that_the_driver_fixed_is_a_reason_and_the_rest_is_set() -> None:
 
 def test_a_knob_that_is_turned_back_again_and_again_is_left_alone() -> None:
     there = state(table())
-    there = replace(there, bulk=replace(there.bulk, contested=frozenset({("lan0", "rx-gro-list")})))
+    stage = Knob(KnobKind.FEATURE, "lan0", "rx-gro-list")
+    twice = plan(replace(there, bulk=replace(there.bulk, turned_back={stage: 2})), config("bulk: {profile: latency}"))
+    assert of(twice, "lan0")["rx-gro-list"] == "on"
+    assert codes(twice.reasons) == ["BULK_TURNED_BACK"]
+    there = replace(there, bulk=replace(there.bulk, turned_back={stage: 3}))
     desired = plan(there, config("bulk: {profile: latency}"))
     assert "rx-gro-list" not in of(desired, "lan0")
     assert of(desired, "wan0")["rx-gro-list"] == "on"
