@@ -142,6 +142,7 @@ class RealMachine:
             native_xdp=driver in NATIVE,
             unfinished=driver in VIRTUAL or (driver == "virtio_net" and _guest_csum(folder)),
             spread=spread,
+            lower=tuple(sorted(each.name.removeprefix("lower_") for each in folder.glob("lower_*"))),
         )
 
     def _irqs(self) -> dict[int, str]:

@@ -61,6 +61,8 @@ class Nic:
     native_xdp: bool = False
     unfinished: bool = False
     """Packets may come in with checksums that are not finished (CHECKSUM_PARTIAL), which an XDP frame cannot say."""
+    lower: tuple[str, ...] = ()
+    """Of a VLAN, a bond, a bridge: the devices by which its packets come in, and where the kernel spreads them."""
     spread: tuple[int | None, ...] = ()
 
 

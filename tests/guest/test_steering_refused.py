@@ -10,6 +10,7 @@ import pytest
 from flowfast.lab.manual_keys import manual_keys
 from flowfast.lab.sims import Sims
 from flowfast.lab.topology import TwoGateways, two_gateways
+from flowfast.lab.wires import End, Veth
 from flowfast.model.sa import Direction
 from tests.guest.router import Router
 from tests.guest.steered import Flows, add_sas_by_cpu, fallback_share, knobs, listening, watching
@@ -18,6 +19,20 @@ pytestmark = [pytest.mark.guest(images=["debian14"], nics=3, cpus=4), pytest.mar
 
 CONFIG = "devices: {{lan: [lan0], wan: [wan0]}}\nsteering: {{wan: {}, lan: rps}}\n"
 IN, OUT = Direction.IN, Direction.OUT
+
+
+class Vlans:
+    """Wires of veth pairs with a VLAN on them."""
+
+    def join(self, one: End, other: End) -> None:
+        under = End(one.ns, "under0"), End(other.ns, "under0")
+        Veth(finish_checksums=True).join(*under)
+        for below, above in zip(under, (one, other), strict=True):
+            below.ns.run(["ip", "link", "set", below.name, "up"])
+            below.ns.run(["ip", "link", "add", above.name, "link", below.name, "type", "vlan", "id", "5"])
+
+    def close(self) -> None:
+        """They go with their namespaces."""
 
 
 @pytest.fixture
@@ -93,6 +108,14 @@ def test_apply_finds_it_out_at_once(topo: TwoGateways, tmp_path: Path) -> None:
     assert again.returncode == 0, again.stdout
     router.flowfast("apply", "--remove")
     assert knobs(topo.gw1) == before
+
+
+def test_a_vlan_has_the_program_behind_it(tmp_path: Path) -> None:
+    with two_gateways("policy", wire="veth", families=(4,), wan=Vlans(), finish_checksums=True) as topo:
+        manual_keys(topo)
+        assert topo.ping(4)
+        with steered(topo, "auto", tmp_path) as router:
+            assert "wan0 by xdp" in plan(router)
 
 
 def test_rules_know_sas_in_udp_by_their_port(topo: TwoGateways, tmp_path: Path) -> None:

@@ -23,7 +23,8 @@ def best_first(side: Side, nic: Nic, cpus: int) -> tuple[Backend, ...]:
     """What `auto` tries, in this order, for packets that are to reach so many CPUs."""
     if side is Side.LAN:  # XDP is for who asks for it: RPS knows its flows as well, and needs no program
         # RPS costs a tenth more a packet (docs/steering.md), and leaves no CPU out.
-        return (Backend.RSS, Backend.RPS) if 10 * len(nic.rx) >= 9 * cpus else (Backend.RPS, Backend.RSS)
+        enough = 10 * len(nic.rx) >= 9 * cpus
+        return (*((Backend.RSS, Backend.RPS) if enough else (Backend.RPS, Backend.RSS)), Backend.XDP)
     order = [Backend.NTUPLE, Backend.XDP, Backend.RSS] if nic.native_xdp else [Backend.NTUPLE, Backend.RSS, Backend.XDP]
     if len(nic.rx) < cpus:
         order.sort(key=lambda backend: backend in BY_QUEUE)
@@ -73,6 +74,8 @@ _WHY_NOT: Mapping[Backend, Callable[[Machine, Nic, Side], str | None]] = {
 
 def why_not(backend: Backend, side: Side, machine: Machine, nic: Nic) -> str | None:
     """Why this device cannot have this backend; None if it can."""
+    if nic.lower and backend is not Backend.XDP:  # get_rps_cpu() is asked before a VLAN is looked at (net/core/dev.c)
+        return f"its packets come in by {', '.join(nic.lower)}, and are spread there"
     return _WHY_NOT[backend](machine, nic, side)
 
 

@@ -51,7 +51,7 @@ def part(nic: Nic, backend: Backend, aim: Aim) -> Part:
     """The plan for one device."""
     made = Part(nic.name, backend)
     by_hash = cpu_list(aim.cpus) if backend is Backend.RPS else ""
-    for queue in nic.rx:
+    for queue in nic.rx if not nic.lower else ():
         made.knobs[_rps(nic, queue.number)] = by_hash
     queues = _queues(nic, aim, made) if backend in (Backend.NTUPLE, Backend.RSS) else {}
     _transmit(nic, aim, made)
@@ -111,7 +111,7 @@ def _few_queues(nic: Nic, aim: Aim, cpus: int) -> Reason:
 
 def _transmit(nic: Nic, aim: Aim, made: Part) -> None:
     """XPS: a transmit queue for each CPU, shared evenly, so that a CPU's packets keep to one queue and their order."""
-    if len(nic.xps) < 2 or not aim.pin:
+    if len(nic.xps) < 2 or nic.lower or not aim.pin:
         return
     cpus = sorted(aim.online)
     had = [next((n for n, mask in enumerate(nic.xps) if cpu in mask), None) for cpu in cpus]

@@ -60,9 +60,10 @@ def steer(
         if choice is Choice.OFF:
             continue
         aim = Aim(side, aims, steerable, machine.online, pin=not machine.balancer, denied=machine.denied)
-        for name in sorted(devices[side]):
-            if (nic := machine.nics.get(name)) is None:
-                continue
+        here = [machine.nics[name] for name in sorted(devices[side]) if name in machine.nics]
+        if not here:
+            reasons.append(_nowhere(side))
+        for nic in here:
             sought = (sa for sa, _ in steerable)
             backend, why = choose(choice.backend, side, machine, nic, sought, cpus=len(aim.reached))
             reasons += why
@@ -84,6 +85,12 @@ def steer(
         {knob: value for made in every for knob, value in made.knobs.items()},
         tuple(reasons),
     )
+
+
+def _nowhere(side: Side) -> Reason:
+    sentence = f"no {side.upper()} device with receive queues is here, so nothing is steered there"
+    remedy = f"devices.{side}: the device that packets come in by; one in another network namespace is not for this one"
+    return Reason("NO_STEERED_DEVICE", f"steering.{side}", sentence, remedy)
 
 
 def _inbound(tunnels: Iterable[Tunnel]) -> Iterable[tuple[SA, int]]:

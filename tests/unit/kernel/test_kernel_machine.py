@@ -66,6 +66,12 @@ def test_cpus_queues_and_interrupts_are_read(root: Path) -> None:
     assert nic.xps == (frozenset({0, 1}), frozenset({0, 1}))
     assert nic.native_xdp
     assert nic.node == 0
+    assert nic.lower == ()
+
+
+def test_what_a_device_is_made_of_is_read(root: Path) -> None:
+    (root / "sys/class/net/eth0/lower_eth1").symlink_to(root)
+    assert RealMachine(root).look({"eth0": "bonding"}, frozenset()).nics["eth0"].lower == ("eth1",)
 
 
 @pytest.mark.parametrize(

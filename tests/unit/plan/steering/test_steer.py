@@ -345,3 +345,23 @@ def test_on_the_lan_no_cpu_is_left_out_for_want_of_queues(queues: int, backend: 
     desired = plan(world(machine(64, lan=lan), sas(64)), config("lan: auto"))
     assert desired.steering.backends["lan0"] == backend
     assert ("FEW_QUEUES" in codes(desired)) is (backend == "rss" and queues < 64)
+
+
+def test_a_vlan_s_packets_are_spread_below_it_and_so_it_takes_the_program() -> None:
+    devices = {name: nic(name, driver="802.1Q", lower=("eth0",)) for name in ("lan0", "wan0")}
+    stacked = machine(lan=devices["lan0"], wan=devices["wan0"])
+    desired = plan(world(stacked, sas(4)), config("wan: auto, lan: auto"))
+    assert set(desired.steering.backends.values()) == {Backend.XDP}
+    assert {knob.kind for knob in desired.knobs} == {KnobKind.XDP, KnobKind.FEATURE}
+    (reason, _) = [
+        each for each in plan(world(stacked, sas(4)), config("wan: rps, lan: rps")).reasons if each.code == "NO_BACKEND"
+    ]
+    assert "its packets come in by eth0, and are spread there" in reason.sentence
+
+
+def test_a_device_that_is_not_here_is_told() -> None:
+    gone = machine()
+    gone = replace(gone, nics={"lan0": gone.nics["lan0"]})
+    desired = plan(world(gone, sas(4)), config("wan: auto, lan: rps"))
+    assert [each.object for each in desired.reasons if each.code == "NO_STEERED_DEVICE"] == ["steering.wan"]
+    assert "NO_STEERED_DEVICE" not in codes(plan(world(machine(), sas(4)), config("wan: auto, lan: rps")))
