@@ -53,9 +53,9 @@ def build() -> dashboard.Dashboard:
             rows(
                 "What stands in the way",
                 (
-                    f'flowfast_reason{{{ROUTER}, code=~"STEER.*|NOT_STEERED|FALLBACK_SA|NO_PCPU_SAS|NO_BACKEND|NO_STEERED_DEVICE|'
-                    "BACKEND_REFUSED|PORT_UNKNOWN|FEW_QUEUES|RSS_BLIND|SPI_TWICE|IRQBALANCE|IRQ_FIXED|CPU_OFFLINE|REPLAY_WINDOW|"
-                    'NO_ETHTOOL|NO_WITNESS"}',
+                    f'flowfast_reason{{{ROUTER}, code=~"STEER.*|NOT_STEERED|FALLBACK_SA|NO_PCPU_SAS|NO_BACKEND|'
+                    "NO_STEERED_DEVICE|BACKEND_REFUSED|PORT_UNKNOWN|FEW_QUEUES|RSS_BLIND|SPI_TWICE|IRQBALANCE|IRQ_FIXED|"
+                    'CPU_OFFLINE|REPLAY_WINDOW|NO_ETHTOOL|NO_WITNESS"}',
                     "holds",
                 ),
                 hide=("holds",),

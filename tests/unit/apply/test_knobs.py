@@ -157,7 +157,10 @@ def rounding(value: str = "256") -> FakeKnobs:
 def test_what_a_driver_makes_of_a_value_is_said_and_not_asked_for_again(journal: KnobJournal) -> None:
     knobs = rounding()
     _, (remark,) = turn_knobs(knobs, {RING: "1001"}, journal)
-    assert (remark.reason.code, remark.reason.sentence) == ("KNOB_ROUNDED", "1001 was asked for, and the driver made 1008 of it")
+    assert (remark.reason.code, remark.reason.sentence) == (
+        "KNOB_ROUNDED",
+        "1001 was asked for, and the driver made 1008 of it",
+    )
     assert turn_knobs(knobs, {RING: "1001"}, journal) == ([], [remark])
     assert pending(knobs, {RING: "1001"}, journal) == []
     knobs.values[RING] = "512"  # by somebody else
