@@ -5,11 +5,11 @@ import os
 import signal
 import subprocess
 import time
-import urllib.request
 from pathlib import Path
 from typing import Self
 
 from flowfast.lab.netns import Netns
+from tests.guest.oneshot import metrics
 
 COMMAND = ("python3", "-m", "flowfast")
 START = 300.0
@@ -62,7 +62,7 @@ class Router:
 
     def metrics(self) -> str:
         """What the exporter says, empty while it does not answer."""
-        return self.ns.call(_scrape)
+        return self.ns.call(metrics)
 
     def nft(self, *arguments: str) -> str:
         """What nft prints."""
@@ -94,12 +94,3 @@ def router_samples(text: str) -> dict[str, float]:
     """Series of a page of metrics, with their labels as written."""
     lines = [line.rpartition(" ") for line in text.splitlines() if line and not line.startswith("#")]
     return {name: float(value) for name, _, value in lines}
-
-
-def _scrape() -> str:
-    try:
-        with urllib.request.urlopen("http://127.0.0.1:9833/metrics", timeout=5) as answer:
-            text: str = answer.read().decode()
-            return text
-    except OSError:
-        return ""
