@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 
+from flowfast.apply.decisions import Decision, Decisions
 from flowfast.apply.knobs import KnobJournal, turn_knobs
 from flowfast.config.bulk import Bulk, Profile, Risk
 from flowfast.kernel import Kernel
@@ -59,6 +60,7 @@ class Bulking:
         *,
         wake: Callable[[], None],
         journal: KnobJournal | None = None,
+        decisions: Decisions | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._clock = clock
@@ -68,6 +70,7 @@ class Bulking:
         self._busy: float | None = None
         self._kernel, self._config, self._wake = kernel, config, wake
         self._journal = journal or KnobJournal()
+        self._decisions = decisions or Decisions()
         self._arrivals: dict[int, Arrival] = {}
         """By ifindex: a device made anew under an old name is another one."""
         self._turns: Counter[Knob] = Counter()
@@ -157,6 +160,7 @@ class Bulking:
             self._now({**self._desired.knobs, **stages[governor.stage]})
         if governor.choice is not None and governor.choice is not before:
             log.info("%s: %s", device, governor.choice.why)
+            self._decisions.keep(device, Decision(governor.choice.stage, governor.choice.why, time.time()))
             self._wake()  # that what was chosen is shown
 
     def _watched(self, device: str) -> bool:

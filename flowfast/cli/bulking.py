@@ -1,8 +1,11 @@
 """What `flowfast show bulking` lists: each device's stage, the best there is, how packets arrive and travel."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
+from flowfast.apply.decisions import Decisions
+from flowfast.apply.knobs import KnobJournal
 from flowfast.cli.columns import Column, Row
+from flowfast.model.bulk import MODULES, knob_of
 from flowfast.model.knob import Knob, KnobKind
 from flowfast.plan.bulk import BEST, problems, sites
 from flowfast.plan.case import Sight
@@ -24,12 +27,23 @@ BULKING = (
     Column("waits ns", "flush_timeout"),
     Column("as one", "factor", _factor),
     Column("checksums", "checksums"),
+    Column("decided", "decided"),
     Column("why no more", "why"),
+)
+KNOBS = (
+    Column("device", "device"),
+    Column("knob", "knob"),
+    Column("is", "held"),
+    Column("planned", "planned"),
+    Column("before flowfast", "before"),
 )
 
 
 def bulking_rows(sight: Sight) -> Iterator[Row]:
-    """The devices on which a stage matters to IPsec. `best`: the best stage that leaves all packets whole here."""
+    """The devices on which a stage matters to IPsec. `best`: the best stage that leaves all packets whole here;
+    `decided`: what profile auto said last, in a controller that ran or runs.
+    """
+    decisions = Decisions().read()
     state, bulk, config = sight.state, sight.state.bulk, sight.config
     facing = roles(state, config)
     by_side: dict[str, list[str]] = {"lan": [], "wan": []}
@@ -51,9 +65,39 @@ def bulking_rows(sight: Sight) -> Iterator[Row]:
             "stage": str(site.knobs.stage),
             "shield": site.knobs.values.get("shield"),
             "best": best,
-            "flush_timeout": site.knobs.values.get("gro_flush_timeout"),
+            "flush_timeout": _either(site.knobs.values[name] for name in site.knobs.napi("gro_flush_timeout")),
             "factor": arrived.factor if arrived else None,
             "checksums": None if arrived is None else "unfinished" if arrived.unfinished else "finished",
             "esp_offload": bulk.esp_offload,
+            "decided": decided.why if (decided := decisions.get(site.device)) else None,
+            "decided_at": decided.at if decided else None,
             "why": why,
         }
+
+
+def _either(values: Iterable[str]) -> str | None:
+    """What NAPIs of a device have; several values where they differ."""
+    return "/".join(sorted(set(values), key=int)) or None
+
+
+def knob_rows(sight: Sight, *, every: bool) -> Iterator[Row]:
+    """The knobs of bulking, as they are, as the config wants them, and as they were before flowfast turned them.
+
+    `every`: those, too, of which nothing is wanted, of devices that bulking or the config has to do with.
+    """
+    bulk, planned = sight.state.bulk, sight.desired.knobs if sight.desired else {}
+    before = {knob: was.before for knob, was in KnobJournal().read().items()}
+    held = {Knob(KnobKind.SYSCTL, "", name): value for name, value in bulk.sysctls.items()}
+    held |= {Knob(KnobKind.MODULE, "", name): "loaded" if bulk.modules.get(name) else "absent" for name in MODULES}
+    ours = {str(row["device"]) for row in bulking_rows(sight)} | {knob.object for knob in (*planned, *before)}
+    for device in sorted(ours & bulk.knobs.keys()):
+        held |= {knob_of(device, name): value for name, value in sorted(bulk.knobs[device].values.items())}
+    for knob, value in held.items():
+        if every or knob in planned or knob in before:
+            yield {
+                "device": knob.object or None,
+                "knob": knob.name,
+                "held": value,
+                "planned": planned.get(knob),
+                "before": before.get(knob),
+            }

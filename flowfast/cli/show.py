@@ -7,11 +7,12 @@ from dataclasses import replace
 from itertools import islice
 
 import click
+from rich.table import Table
 from rich.text import Text
 
 from flowfast.bulking import with_arrivals
 from flowfast.cli import facts, facts_nics
-from flowfast.cli.bulking import BULKING, bulking_rows
+from flowfast.cli.bulking import BULKING, KNOBS, bulking_rows, knob_rows
 from flowfast.cli.columns import Column, Row
 from flowfast.cli.common import json_option
 from flowfast.cli.output import console, print_reasons, reason_json, table
@@ -86,7 +87,8 @@ def show(
     offload    each SA of a tunnel: whether a NIC does it, and why not;
                of one in a NIC, "CPU saw" is the last ESP packet that was
                the CPU's work after all: 0, if all is well
-    bulking    devices that packets could be put together on
+    bulking    devices that packets could be put together on, and their knobs:
+               as they are, as planned, as before flowfast (--json: all)
 
     Without CONFIG the router's own is taken, if it has one; without any, what only a config says is left out.
     """
@@ -107,17 +109,18 @@ def show(
         if kind == "steering":
             said["reason"] = reason_json(sighted) if isinstance(sighted, Reason) else None
             said["reasons"] = [reason_json(reason) for reason in steering_reasons(seen.sight, sighted)]
+        if kind == "bulking":
+            said["knobs"] = list(knob_rows(seen.sight, every=True))
         click.echo(json.dumps(said, indent=2))
         return
     out, columns = console(), KINDS[kind]
     if not out.is_terminal:
         out.width = WIDE
-    listed = table(*(column.head for column in columns))
-    for row in shown:
-        listed.add_row(*(_cell(column, row) for column in columns))
-    out.print(listed if rows else f"No {_NOTHING.get(kind, kind)} are there.")
+    out.print(_table(columns, shown) if rows else f"No {_NOTHING.get(kind, kind)} are there.")
     if len(shown) < len(rows):
         out.print(f"and {len(rows) - len(shown)} more (--limit 0 shows all)")
+    if kind == "bulking" and (knobs := list(knob_rows(seen.sight, every=False))):
+        out.print(_table(KNOBS, knobs))
     print_reasons(out, _reasons(seen, kind, sighted, shown))
     if seen.config is None:
         out.print(NO_CONFIG, style="dim")
@@ -180,6 +183,13 @@ def _reasons(seen: Look, kind: str, sighted: Sightings | Reason, shown: list[Row
 def _of(row: Row, tunnel: str) -> bool:
     tunnels = row.get("tunnels")
     return tunnel in tunnels if isinstance(tunnels, list) else row.get("tunnel") == tunnel
+
+
+def _table(columns: Sequence[Column], rows: Iterable[Row]) -> Table:
+    listed = table(*(column.head for column in columns))
+    for row in rows:
+        listed.add_row(*(_cell(column, row) for column in columns))
+    return listed
 
 
 def _cell(column: Column, row: Row) -> Text:

@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from flowfast.model.knob import Knob, KnobKind
 
@@ -192,12 +192,21 @@ class Arrival:
         return self.wire / self.stack
 
 
+class Figures(NamedTuple):
+    """What was seen of a stage while it was tried: packets that travelled as one, seconds of softirq for each on the
+    wire (None: too few to say)."""
+
+    factor: float
+    cost: float | None
+
+
 @dataclass(frozen=True, slots=True)
 class Choice:
     """A stage that the governor wants, and the figures that speak for it; none while it is trying."""
 
     stage: Stage
     why: str = ""
+    tried: Mapping[Stage, Figures] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from statistics import median
 
-from flowfast.model.bulk import Choice, Stage
+from flowfast.model.bulk import Choice, Figures, Stage
 
 ENOUGH = 100
 """Packets on the wire between two looks below which the device is idle: nothing is learnt, and nothing changes."""
@@ -188,13 +188,14 @@ def decide(results: Mapping[Stage, Tried], stages: tuple[Stage, ...], before: St
     """
     merging = [stage for stage in stages if stage is Stage.OFF or results[stage].factor >= MERGES]
     costs = {stage: cost for stage in merging if (cost := results[stage].cost) is not None}
+    tried = {stage: Figures(result.factor, result.cost) for stage, result in results.items()}
     if len(costs) < len(merging):
         stage = next((each for each in merging if results[each].factor >= PAYS), Stage.OFF)
-        return Choice(stage, _told(stage, results, {}))
+        return Choice(stage, _told(stage, results, {}), tried)
     stage = min(costs, key=lambda each: costs[each])
     if before in costs and costs[before] <= costs[stage] * AS_GOOD:
         stage = before
-    return Choice(stage, _told(stage, results, costs))
+    return Choice(stage, _told(stage, results, costs), tried)
 
 
 def _told(stage: Stage, results: Mapping[Stage, Tried], costs: Mapping[Stage, float]) -> str:

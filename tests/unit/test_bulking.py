@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from flowfast.apply.decisions import Decisions
 from flowfast.apply.knobs import KnobJournal, turn_knobs
 from flowfast.bulking import Bulking
 from flowfast.config.bulk import Bulk, Profile, Risk
@@ -37,7 +38,9 @@ class Watched:
         self.woken = 0
         journal = KnobJournal(folder)
         self.now = 0.0
-        self.bulking = Bulking(self.kernel, config, wake=self._wake, journal=journal, clock=lambda: self.now)
+        self.bulking = Bulking(
+            self.kernel, config, wake=self._wake, journal=journal, decisions=Decisions(folder), clock=lambda: self.now
+        )
         self.bulking.told(STATE)
         turned, _ = turn_knobs(self.kernel.knobs, WANTED, journal)
         self.bulking.done(Desired(knobs=WANTED), tuple(turned))
@@ -148,6 +151,9 @@ def test_auto_turns_a_stage_off_that_only_costs_and_keeps_one_that_pays(tmp_path
         assert lan.stage is wanted
         choice = lan.bulking.told(STATE).bulk.chosen["lan0"]
         assert choice.stage is wanted
+        assert set(choice.tried) == {Stage.LIST, Stage.OFF}
+        kept = Decisions(tmp_path / str(merges)).read()["lan0"]
+        assert (kept.stage, kept.why) == (wanted, choice.why)
         assert f"{wanted} {merges if wanted is Stage.LIST else 1.0:.1f} as one" in choice.why
         lan.bulking.told(STATE)
 

@@ -2,12 +2,16 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
+from flowfast.apply.decisions import Decision, Decisions
+from flowfast.apply.knobs import KnobJournal, turn_knobs
 from flowfast.kernel.fake import FakeKernel
 from flowfast.kernel.links import FakeLinks
 from flowfast.model.bulk import Arrival, Case, Cell, DeviceKnobs, Side, Stage, Verdict
+from flowfast.model.knob import Knob, KnobKind
 from tests.unit.cli.looking import Flowfast
 from tests.unit.plan.router import LAN, WAN
 
@@ -38,6 +42,43 @@ def test_show_says_what_is_on_what_is_best_and_why(look: Flowfast, bulking: Fake
     assert (lan["factor"], lan["checksums"], lan["profile"]) == (16.0, "finished", "keep")
     assert (wan["best"], wan["factor"], wan["checksums"]) == ("gro-list", None, None)
     assert "16.0" in look("show", "bulking", site).output
+
+
+def test_show_has_every_knob_as_it_is_as_planned_and_as_it_was(
+    look: Flowfast, bulking: FakeKernel, site: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("flowfast.apply.knobs.FOLDER", tmp_path)
+    napi = {"napi 8193 gro_flush_timeout": "0", "rings rx": "256"}
+    bulking.bulk.knobs["lan0"] = DeviceKnobs({key: FOUND[key] for key in FOUND if key.startswith("rx")} | napi)
+    flush, gro = Knob(KnobKind.NAPI, "lan0", "napi 8193 gro_flush_timeout"), Knob(KnobKind.FEATURE, "lan0", "rx-gro")
+    bulking.knobs.values |= {flush: "0"}
+    turn_knobs(bulking.knobs, {flush: "30000"}, KnobJournal())
+    asked = "bulk: {devices: {lan0: {napi: {gro_flush_timeout: 50000}, rings: {rx: 512}}}}\n"
+    Path(site).write_text(Path(site).read_text() + asked)
+    said = json.loads(look("show", "bulking", site, "--json").output)
+    knobs = {(row["device"], row["knob"]): (row["held"], row["planned"], row["before"]) for row in said["knobs"]}
+    assert knobs[flush.object, flush.name] == ("30000", "50000", "0")
+    assert knobs["lan0", "rings rx"] == ("256", "512", None)
+    assert knobs[gro.object, gro.name] == ("on", None, None)
+    assert knobs[None, "esp4_offload"] == ("absent", None, None)
+    assert said["rows"][0]["flush_timeout"] == "30000"
+    text = look("show", "bulking", site).output
+    assert "napi 8193 gro_flush_timeout" in text
+    assert "esp4_offload" not in text
+
+
+def test_show_has_what_auto_decided_last(
+    look: Flowfast, bulking: FakeKernel, site: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = Decisions(tmp_path)
+    monkeypatch.setattr("flowfast.cli.bulking.Decisions", lambda: kept)
+    assert json.loads(look("show", "bulking", site, "--json").output)["rows"][0]["decided"] is None
+    kept.keep("lan0", Decision("off", "off 1.0 as one", 1.5))
+    kept.keep("wan0", Decision("gro", "gro 4.0 as one", 2.5))
+    lan, wan = json.loads(look("show", "bulking", site, "--json").output)["rows"]
+    assert (lan["decided"], lan["decided_at"], wan["decided"]) == ("off 1.0 as one", 1.5, "gro 4.0 as one")
+    kept.path.write_text("[]")
+    assert kept.read() == {}
 
 
 @pytest.mark.parametrize("command", ["plan", "doctor"])

@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from flowfast.metrics.paths import PathBytes
-from flowfast.model.bulk import Arrival, BulkState
+from flowfast.model.bulk import Arrival, Bulked, BulkState, Choice, Figures, Side, Stage
 from flowfast.model.comparison import Comparison, Factor
 from flowfast.model.desired import Desired
 from flowfast.model.link import Link
@@ -132,13 +132,17 @@ def fixed() -> Snapshot:
         sas=(*berlin.outbound, *berlin.inbound),
         nics=(Nic("wan@7", 2, "mlx5_core", frozenset({ESP}), handle="pci/0000:08:00.0", eswitch=Eswitch.LEGACY),),
         features={feature.name: feature for feature in features},
-        bulk=BulkState(arrivals={"lan0": Arrival(40, 0, 1600, 100), "wan@7": Arrival(3, 0, 99, 99)}),
+        bulk=BulkState(
+            arrivals={"lan0": Arrival(40, 0, 1600, 100), "wan@7": Arrival(3, 0, 99, 99)},
+            chosen={"lan0": Choice(Stage.UDP, "", {Stage.UDP: Figures(16.0, 2.5e-6), Stage.OFF: Figures(1.0, None)})},
+        ),
     )
     paths = (TunnelPath(berlin, FAST, SLOW), TunnelPath(down, SLOW, SLOW), TunnelPath(office, FAST, FAST))
+    lan = Bulked("lan0", Side.LAN, "virtio_net", "auto", Stage.UDP, Stage.LIST, True)
     held = Reason("NOT_HELD", "wan@7", "the kernel does not hold it", severity=Severity.ERROR)
     now = Snapshot(
         state=state,
-        desired=Desired(paths=paths, reasons=(NO, NO), steering=Steering((0, 1))),
+        desired=Desired(paths=paths, reasons=(NO, NO), steering=Steering((0, 1)), bulked=(lan,)),
         failures=(held,),
         elsewhere={
             Owner("berlin", Direction.IN, 0): Share(5, 2000),
