@@ -13,7 +13,7 @@ from flowfast.kernel.arrivals import FakeArrivals
 from flowfast.kernel.fake import FakeKernel
 from flowfast.kernel.knobs import FakeKnobs
 from flowfast.kernel.links import FakeLinks
-from flowfast.model.bulk import Arrival, Stage
+from flowfast.model.bulk import Arrival, Stage, knob_of
 from flowfast.model.desired import Desired
 from flowfast.model.knob import Knob, KnobKind, Turn
 from flowfast.model.link import Link
@@ -106,6 +106,30 @@ def test_a_knob_is_turned_again_three_times(tmp_path: Path) -> None:
         assert lan.bulking.told(STATE).bulk.turned_back == ({LIST: again} if again else {})
         lan.bulking.done(Desired(knobs=WANTED), (turn,))
     assert lan.bulking.told(STATE).bulk.turned_back == {LIST: MOST_AGAIN}
+
+
+@pytest.mark.parametrize(
+    "knob",
+    [
+        knob_of("lan0", "napi 8193 gro_flush_timeout"),
+        knob_of("lan0", "gro_max_size"),
+        knob_of("lan0", "rings rx"),
+        Knob(KnobKind.SYSCTL, "", "net.core.netdev_budget"),
+        Knob(KnobKind.MODULE, "", "esp4_offload"),
+    ],
+    ids=str,
+)
+def test_every_kind_of_knob_that_something_else_turns_back_is_counted(tmp_path: Path, knob: Knob) -> None:
+    lan = Watched(tmp_path, THROUGHPUT)
+    for _ in range(3):
+        lan.bulking.done(Desired(knobs={knob: "1"}), (Turn(knob, "1", "0"),))
+    assert lan.bulking.told(STATE).bulk.turned_back == {knob: 2}
+
+
+@pytest.mark.parametrize(("name", "more"), [("channels combined", True), ("rx-gro", True), ("gro_max_size", False)])
+def test_what_makes_napis_anew_asks_for_another_round(tmp_path: Path, name: str, more: bool) -> None:
+    lan, knob = Watched(tmp_path, THROUGHPUT), knob_of("lan0", name)
+    assert lan.bulking.done(Desired(knobs={knob: "1"}), (Turn(knob, "1", "0"),)) is more
 
 
 def test_a_knob_that_is_wanted_otherwise_is_not_contested(tmp_path: Path) -> None:
