@@ -96,6 +96,7 @@ def turn_knobs(knobs: Knobs, wanted: Settings, journal: KnobJournal) -> tuple[li
     turned.
     """
     turned = journal.read()
+    earlier = dict(turned)
     every = {**dict.fromkeys(turned), **dict.fromkeys(wanted)}
     held = knobs.read(every)
     due = turns(wanted, held, turned)
@@ -104,11 +105,15 @@ def turn_knobs(knobs: Knobs, wanted: Settings, journal: KnobJournal) -> tuple[li
             was = turned.get(turn.knob, Turned(turn.held, ()))
             turned[turn.knob] = Turned(was.before, (*was.ours, turn.value))
         journal.write(turned)
+    written = dict(turned)
     done, refused = _turn(knobs, due)
     found = knobs.read(every) if due else held  # one turn may undo another, or take a knob away
     looked_at = {turn.knob: found[turn.knob] for turn in done if turn.knob in found}
+    for knob, refusal in refused.items():
+        if not refusal.turn.back and found.get(knob) == refusal.turn.held:  # nothing of ours is in it
+            _as_before(turned, earlier, knob)
     settled = dict(_settled(turned, wanted, found, looked_at, refused))
-    if settled != turned:
+    if settled != written:
         journal.write(settled)
     odd = (_odd(turn, found) for turn in done if turn.back)
     hidden = (_hidden(knob) for knob in settled if knob not in wanted and found.get(knob) == HIDDEN)
@@ -129,6 +134,12 @@ def _turn(knobs: Knobs, due: Iterable[Turn]) -> tuple[list[Turn], dict[Knob, Ref
             if knobs.read([turn.knob]):
                 refused[turn.knob] = Refusal(turn, error)
     return done, refused
+
+
+def _as_before(turned: dict[Knob, Turned], earlier: Mapping[Knob, Turned], knob: Knob) -> None:
+    del turned[knob]
+    if knob in earlier:
+        turned[knob] = earlier[knob]
 
 
 def _settled(

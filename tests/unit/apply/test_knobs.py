@@ -83,6 +83,24 @@ def test_a_refused_knob_is_a_reason_and_the_others_turn(journal: KnobJournal) ->
     assert refusal.reason.object == "24 smp_affinity_list"
 
 
+def test_a_refused_knob_is_not_flowfasts(journal: KnobJournal) -> None:
+    knobs = FakeKnobs({RING: "256"})
+    knobs.refuse = {RING}
+    for _ in range(2):
+        turn_knobs(knobs, {RING: "9999"}, journal)
+        assert journal.read() == {}
+    knobs.refuse = set()
+    knobs.values[RING] = "512"  # by somebody else
+    assert turn_back(knobs, journal) == ([], [])
+    assert knobs.values == {RING: "512"}
+    turn_knobs(knobs, {RING: "1024"}, journal)
+    knobs.refuse = {RING}
+    turn_knobs(knobs, {RING: "9999"}, journal)
+    knobs.refuse = set()
+    turn_back(knobs, journal)
+    assert knobs.values == {RING: "512"}
+
+
 def test_a_knob_that_could_not_be_turned_back_is_remembered(journal: KnobJournal) -> None:
     knobs = FakeKnobs(BEFORE)
     turn_knobs(knobs, {IRQ: "1"}, journal)
