@@ -19,7 +19,7 @@ from tests.guest.oneshot import FullPath, apply, meet, to_and_fro
 
 pytestmark = [pytest.mark.guest(images=["debian14", "debian13", "debian12"], nics=3), pytest.mark.long]
 
-INTERNET, OUTSIDE = "198.51.100.1", "172.16.0.2"
+INTERNET, OUTSIDE = "203.0.113.1", "172.16.0.2"
 
 NAT = f"""
 table inet operator {{
@@ -60,7 +60,7 @@ def topo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TwoGateways]:
     with two_gateways("policy", hosts=2) as built:
         built.h1.run(["ip", "addr", "add", f"{OUTSIDE}/24", "dev", "e0"])
         built.gw1.run(["ip", "addr", "add", "172.16.0.1/24", "dev", "lan0"])
-        built.gw1.run(["ip", "route", "add", "198.51.100.0/24", "via", "192.0.2.2"])
+        built.gw1.run(["ip", "route", "add", "203.0.113.0/24", "via", "192.0.2.2"])
         built.gw2.run(["ip", "addr", "add", f"{INTERNET}/32", "dev", "lo"])
         built.gw1.run(["nft", "-f", "-"], stdin=NAT)
         manual_keys(built)
