@@ -51,6 +51,24 @@ def build() -> dashboard.Dashboard:
         )
         .with_panel(
             rows(
+                "Devices: profile, stage, and the best stage that leaves packets whole",
+                (f"flowfast_bulk_info{{{ROUTER}}}", "there"),
+                hide=("there",),
+                width=12,
+                empty="no device that bulking matters on",
+            )
+        )
+        .with_panel(
+            rows(
+                "What auto went by when it last decided",
+                (f"flowfast_bulk_tried_packets_ratio{{{ROUTER}}}", "packets as one"),
+                (f"flowfast_bulk_tried_softirq_seconds{{{ROUTER}}}", "seconds of softirq a packet"),
+                width=12,
+                empty="no device of profile auto has decided",
+            )
+        )
+        .with_panel(
+            rows(
                 "What keeps packets apart, or is not safe",
                 (f'flowfast_reason{{{ROUTER}, code=~"BULK.*|ESP_GRO"}}', "holds"),
                 hide=("holds",),

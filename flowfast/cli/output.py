@@ -9,7 +9,7 @@ from rich.text import Text
 from flowfast.apply.commit import transactions
 from flowfast.cli.steering import steering_json
 from flowfast.model.desired import Desired, Step
-from flowfast.model.knob import Turn
+from flowfast.model.knob import KnobKind, Turn
 from flowfast.model.reason import Reason, Severity
 from flowfast.model.tunnel import Path, TunnelPath
 
@@ -102,7 +102,8 @@ def print_turns(out: Console, turns: Sequence[Turn]) -> None:
     if turns:
         out.print(f"{len(turns)} knobs to turn, their values kept to be turned back:", style="bold")
     for turn in turns:
-        out.print(Text(f"  + {turn}"))
+        stops = turn.knob.kind is KnobKind.NIC and turn.knob.name.startswith(("rings", "channels"))
+        out.print(Text(f"  + {turn}{' (interrupts the device)' if stops else ''}"))
 
 
 def plan_json(desired: Desired, steps: Sequence[Step], turns: Sequence[Turn] = ()) -> dict[str, object]:

@@ -62,6 +62,8 @@ def test_show_has_every_knob_as_it_is_as_planned_and_as_it_was(
     assert knobs[gro.object, gro.name] == ("on", None, None)
     assert knobs[None, "esp4_offload"] == ("absent", None, None)
     assert said["rows"][0]["flush_timeout"] == "30000"
+    bulking.knobs.values |= {Knob(KnobKind.NIC, "lan0", "rings rx"): "256"}
+    assert "lan0 rings rx: 256 -> 512 (interrupts the device)" in look("plan", site).output
     text = look("show", "bulking", site).output
     assert "napi 8193 gro_flush_timeout" in text
     assert "esp4_offload" not in text
