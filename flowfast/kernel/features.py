@@ -11,7 +11,7 @@ from typing import Protocol
 from flowfast.kernel.genl import Genl
 from flowfast.kernel.napi import napis
 from flowfast.kernel.netlink import attribute, attributes, nested, text
-from flowfast.kernel.nic_settings import nic_settings
+from flowfast.kernel.nic_settings import nic_settings, of_device
 from flowfast.kernel.shield import ShieldKnob
 from flowfast.kernel.sizes import sizes
 from flowfast.model.bulk import FEATURES, NAPI, OFFLOADS, DeviceKnobs, knob_of
@@ -20,8 +20,7 @@ from flowfast.model.knob import Knob, KnobKind, Settings
 from flowfast.model.link import Link
 
 _FEATURES_GET, _FEATURES_SET = 11, 12
-_HEADER, _HW, _WANTED, _ACTIVE, _NOCHANGE = 1, 2, 3, 4, 5
-_DEV_NAME = 2
+_HW, _WANTED, _ACTIVE, _NOCHANGE = 2, 3, 4, 5
 _NOMASK, _BITS = 1, 3
 _BIT, _BIT_NAME, _BIT_VALUE = 1, 2, 3
 
@@ -51,7 +50,7 @@ class Features:
         if on:
             bit.append(attribute(_BIT_VALUE, b""))
         with Genl("ethtool") as ethtool:
-            ethtool.request(_FEATURES_SET, _of(device) + nested(_WANTED, nested(_BITS, nested(_BIT, *bit))))
+            ethtool.request(_FEATURES_SET, of_device(device) + nested(_WANTED, nested(_BITS, nested(_BIT, *bit))))
             found = _features(ethtool, device)[0]
         if (found.get(name) == "on") is not on:
             raise KernelError(
@@ -60,16 +59,12 @@ class Features:
 
 
 def _features(ethtool: Genl, device: str) -> tuple[dict[str, str], frozenset[str]]:
-    for sets in ethtool.request(_FEATURES_GET, _of(device)):
+    for sets in ethtool.request(_FEATURES_GET, of_device(device)):
         able, active, fixed = (set(_bits(sets[kind])) for kind in (_HW, _ACTIVE, _NOCHANGE))
         known = able | active | fixed | {*FEATURES, *OFFLOADS}
         values = {name: "on" if name in active else "off" for name in known}
         return values, frozenset(name for name in known if name in fixed or name not in able)
     raise KernelError(f"ethtool: {device}: no answer about its features", 0)
-
-
-def _of(device: str) -> bytes:
-    return nested(_HEADER, attribute(_DEV_NAME, device.encode() + b"\0"))
 
 
 def _bits(bitset: memoryview) -> Iterator[str]:

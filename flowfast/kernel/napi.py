@@ -45,6 +45,21 @@ def napis(ifindexes: Iterable[int] | None = None) -> Mapping[int, Mapping[str, s
         raise
 
 
+def _one(number: int) -> dict[int, dict[str, str]]:
+    """The settings of one NAPI by its device's ifindex; empty where it is not there, or its device is down."""
+    with Genl("netdev") as netdev:
+        try:
+            return dict(found for answer in netdev.request(_GET, _of(number)) for found in _decode(answer))
+        except KernelError as refused:
+            if absent(refused):
+                return {}
+            raise
+
+
+def _of(number: int) -> bytes:
+    return attribute(_ID, _U32.pack(number))
+
+
 def _decode(found: Attributes) -> Iterator[tuple[int, dict[str, str]]]:
     number = _number(found[_ID])
     settings = {napi_setting(number, name): str(_number(found[at])) for name, at in _SETTINGS.items() if at in found}
@@ -62,17 +77,18 @@ class NapiKnob:
     def read(self, knob: Knob) -> str | None:
         """HIDDEN where the device shows no NAPI at all: it is down. None where it has others by now."""
         try:
-            found = napis([if_nametoindex(knob.object)])
+            index = if_nametoindex(knob.object)
+            found = _one(int(knob.name.split()[1])).get(index)
+            if found is None:
+                every = napis([index])
+                return None if every is None or every else HIDDEN
         except OSError:
             return None
         except KernelError as refused:
             if absent(refused):
                 return None
             raise
-        if found is None:
-            return None
-        shown = next(iter(found.values()), {})
-        return shown.get(knob.name) if shown else HIDDEN
+        return found.get(knob.name)
 
     def write(self, knob: Knob, value: str) -> None:
         """Sets it. Raises KernelError."""
@@ -80,4 +96,4 @@ class NapiKnob:
         wide = name == "gro_flush_timeout"
         setting = attribute(_SETTINGS[name], (_U64 if wide else _U32).pack(int(value)))
         with Genl("netdev") as netdev:
-            netdev.request(_SET, attribute(_ID, _U32.pack(int(number))) + setting)
+            netdev.request(_SET, _of(int(number)) + setting)

@@ -81,7 +81,7 @@ class NicKnob:
         group = GROUPS[name]
         try:
             with Genl("ethtool") as ethtool:
-                (found,) = ethtool.request(group.get, _of(knob.object))
+                (found,) = ethtool.request(group.get, of_device(knob.object))
         except KernelError:
             return None
         return dict(_settings(name, group, found)).get(knob.name)
@@ -95,8 +95,9 @@ class NicKnob:
         else:
             wanted = attribute(group.numbers[word], _U32.pack(int(value)))
         with Genl("ethtool") as ethtool:
-            ethtool.request(group.set, _of(knob.object) + wanted)
+            ethtool.request(group.set, of_device(knob.object) + wanted)
 
 
-def _of(device: str) -> bytes:
+def of_device(device: str) -> bytes:
+    """The header of a request about one device."""
     return nested(_HEADER, attribute(_DEV_NAME, device.encode() + b"\0"))
