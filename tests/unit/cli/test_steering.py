@@ -1,12 +1,20 @@
 """Steering on a terminal and as JSON: wanted, and seen."""
 
+from pathlib import Path
+
+import pytest
 from rich.console import Console
 
+from flowfast.apply import journal, knobs
 from flowfast.cli.steering import print_steering, steering_json, steering_reasons, steering_rows
+from flowfast.kernel.knobs import FakeKnobs
+from flowfast.kernel.machine import FakeMachine
+from flowfast.model.knob import Knob, KnobKind
 from flowfast.model.reason import Reason
 from flowfast.model.sa import Direction
 from flowfast.plan.case import Sight
 from flowfast.plan.planner import plan
+from tests.unit.cli.looking import commands, fake_kernel
 from tests.unit.plan.steering.paper import config, machine, nic, rss, sas, world
 
 STATE = world(machine(wan=nic("wan0", 4, rss=rss(4))), sas(2))
@@ -85,3 +93,27 @@ def test_a_plan_of_many_sas_shows_those_that_are_not_where_they_belong() -> None
     assert len(text.splitlines()) == 100 + 3
     assert all(f"0x{each.sa.spi:08x}" in text for each in wrong)
     assert f"and {len(many.steering.placements) - 100} more" in text
+
+
+def test_apply_goes_on_at_once_where_a_nic_refuses(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for module in (journal, knobs):
+        monkeypatch.setattr(module, "FOLDER", tmp_path)
+    rules = {Knob(KnobKind.NTUPLE, "wan0", str(n)): "none" for n in range(2)}
+    masks = {Knob(KnobKind.DEVICE, "wan0", f"queues/rx-{n}/rps_cpus"): "" for n in range(2)}
+    before = {**rules, **masks, Knob(KnobKind.XDP, "wan0", "program"): "none"}
+    kernel = fake_kernel()
+    kernel.xfrm.put(*(sa for sa in sas(2) if sa.pcpu is not None))
+    kernel.machine = FakeMachine(machine(2, wan=nic("wan0", 2, native_xdp=True, rules={})))
+    kernel.knobs = FakeKnobs(before)
+    kernel.knobs.refuse = {Knob(KnobKind.NTUPLE, "wan0", "1")}
+    file = tmp_path / "site.yaml"
+    file.write_text("devices: {lan: [lan0], wan: [wan0]}\nsteering: {wan: auto}\n")
+    flowfast = commands(kernel, monkeypatch, tmp_path)
+    said = flowfast("apply", str(file), "--yes").output
+    assert "the kernel refused (wan0 1 = esp4" in said, said
+    assert said.count("xdp does it instead") == 1
+    assert kernel.knobs.values[Knob(KnobKind.XDP, "wan0", "program")] == "flowfast_wan3"
+    assert all(kernel.knobs.values[rule] == "none" for rule in rules)
+    again = flowfast("plan", str(file), "--detailed-exitcode")
+    assert again.exit_code == 0, again.output
+    assert "wan0 by xdp" in again.output
