@@ -97,8 +97,7 @@ def turn_knobs(knobs: Knobs, wanted: Settings, journal: KnobJournal) -> tuple[li
     """
     turned = journal.read()
     earlier = dict(turned)
-    every = {**dict.fromkeys(turned), **dict.fromkeys(wanted)}
-    held = knobs.read(every)
+    held = knobs.read({**dict.fromkeys(turned), **dict.fromkeys(wanted)})
     due = turns(wanted, held, turned)
     if fresh := [turn for turn in due if not turn.back]:
         for turn in fresh:
@@ -107,7 +106,7 @@ def turn_knobs(knobs: Knobs, wanted: Settings, journal: KnobJournal) -> tuple[li
         journal.write(turned)
     written = dict(turned)
     done, refused = _turn(knobs, due)
-    found = knobs.read(every) if due else held  # one turn may undo another, or take a knob away
+    found = {**held, **knobs.read(turn.knob for turn in due)}  # after all of them: one turn may undo another
     looked_at = {turn.knob: found[turn.knob] for turn in done if turn.knob in found}
     for knob, refusal in refused.items():
         if not refusal.turn.back and found.get(knob) == refusal.turn.held:  # nothing of ours is in it
