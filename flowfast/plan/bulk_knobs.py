@@ -111,14 +111,25 @@ def esp_modules(state: RouterState, wanted: EspOffload) -> tuple[dict[Knob, str]
     return settings, replace(state.bulk, esp_offload=None) if due else state.bulk, reasons
 
 
+def _held(bulk: BulkState, knob: Knob) -> str | None:
+    if knob.kind is KnobKind.SYSCTL:
+        return bulk.sysctls.get(knob.name)
+    if knob.kind is KnobKind.MODULE:
+        return str(EspOffload.LOADED if bulk.modules.get(knob.name) else EspOffload.ABSENT)
+    return bulk.knobs[knob.object].values.get(knob.name) if knob.object in bulk.knobs else None
+
+
 def uncontested(settings: Settings, bulk: BulkState) -> tuple[dict[Knob, str], list[Reason]]:
-    """The settings without those that something else turned back too often, and a reason for each that it turned."""
+    """The settings without those that something else turned back once too often, and a reason for each that it turned.
+
+    What was set again for the last time stays as it is set, until something else turns it once more.
+    """
     left, reasons = dict(settings), []
     for knob, times in bulk.turned_back.items():
         if knob not in settings:
             continue
         name, times_said = f"{knob.name}", "once" if times == 1 else f"{times} times"
-        if times < MOST_AGAIN:
+        if times < MOST_AGAIN or _held(bulk, knob) == settings[knob]:
             sentence = f"something else turned {name} back {times_said}: it is set again"
             reasons.append(Reason("BULK_TURNED_BACK", knob.object or name, sentence, "find what sets it"))
             continue

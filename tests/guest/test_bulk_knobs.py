@@ -19,6 +19,7 @@ from pyroute2.netlink.generic import GenericNetlinkSocket
 from flowfast.apply.knobs import KnobJournal
 from flowfast.lab.espsim import EspSims
 from flowfast.lab.wires import nic_pairs
+from flowfast.plan.bulk_knobs import MOST_AGAIN
 from tests.guest.oneshot import invoke
 
 VIRTIO = pytest.mark.guest(images=["debian14", "debian13", "debian12"], nics=1, cpus=2, queues=2)
@@ -254,13 +255,13 @@ def test_what_something_else_turns_back_is_set_again_three_times(nics: tuple[str
 
     with Controller(config) as controller:
         controller.until(lambda: size() == 20000)
-        for again in (1, 2, 3):
+        for _ in range(MOST_AGAIN):
             run("ip", "link", "set", "ipsec9", "gro_max_size", "21000")
             controller.until(lambda: size() == 20000)
-            code = "BULK_TURNED_BACK" if again < 3 else "BULK_CONTESTED"
-            controller.until(lambda code=code: f'{{code="{code}",object="ipsec9",' in controller.metrics())  # type: ignore[misc]
-        rounds = "flowfast_reconcile_total "
+            controller.until(lambda: '{code="BULK_TURNED_BACK",object="ipsec9",' in controller.metrics())
         run("ip", "link", "set", "ipsec9", "gro_max_size", "21000")
+        controller.until(lambda: '{code="BULK_CONTESTED",object="ipsec9",' in controller.metrics())
+        rounds = "flowfast_reconcile_total "
         done = controller.metrics().partition(f"\n{rounds}")[2].split("\n")[0]
         controller.until(
             lambda: float(controller.metrics().partition(f"\n{rounds}")[2].split("\n")[0]) > float(done) + 1

@@ -176,6 +176,9 @@ def test_a_knob_that_is_turned_back_again_and_again_is_left_alone() -> None:
     assert of(twice, "lan0")["rx-gro-list"] == "on"
     assert codes(twice.reasons) == ["BULK_TURNED_BACK"]
     there = replace(there, bulk=replace(there.bulk, turned_back={stage: 3}))
+    lan = replace(there.bulk.knobs["lan0"], values={**there.bulk.knobs["lan0"].values, "rx-gro-list": "on"})
+    held = replace(there, bulk=replace(there.bulk, knobs={**there.bulk.knobs, "lan0": lan}))
+    assert of(plan(held, config("bulk: {profile: latency}")), "lan0")["rx-gro-list"] == "on"
     desired = plan(there, config("bulk: {profile: latency}"))
     assert "rx-gro-list" not in of(desired, "lan0")
     assert of(desired, "wan0")["rx-gro-list"] == "on"
