@@ -14,13 +14,17 @@ import threading
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 from flowfast.lab.netns import LabError, Netns
 
 CHUNK = 1 << 16
-QUIET = 1.0
-"""Seconds without a packet after which those that are missing count as lost."""
+LOOK = 0.05
+"""Seconds that a receiver waits for a packet at a time."""
+QUIET = 20
+"""Looks in a row without a packet after which those that are missing count as lost: no stretch of time, of which an
+emulated guest may lose a second between a packet's leaving and anybody's looking for it."""
 
 IP_MTU_DISCOVER, IPV6_MTU_DISCOVER = 10, 23
 PMTUDISC_DONT, PMTUDISC_DO = 0, 2
@@ -126,6 +130,8 @@ class UdpResult:
     duplicate: int
     corrupt: int
     seconds: float
+    missing: tuple[int, ...] = ()
+    """The first of those that are lost, by number: at a change, or the last ones."""
 
     @property
     def intact(self) -> bool:
@@ -148,7 +154,8 @@ def account(sent: int, sequences: Iterable[int | None], seconds: float) -> UdpRe
             received += 1
             reordered += sequence < highest
             highest = max(highest, sequence)
-    return UdpResult(sent, received, sent - received, reordered, duplicate, corrupt, seconds)
+    missing = tuple(islice((number for number, arrived in enumerate(seen) if not arrived), 8))
+    return UdpResult(sent, received, sent - received, reordered, duplicate, corrupt, seconds, missing)
 
 
 class _Payload:
@@ -209,20 +216,19 @@ def _send(
 
 def _receive(receiver: socket.socket, payload: _Payload, into: list[int | None], expected: "_Expected") -> None:
     """Collects the numbers of what arrives, until all is there or nothing came for a while after the last was sent."""
-    receiver.settimeout(0.05)
-    quiet_since = time.monotonic()
+    receiver.settimeout(LOOK)
+    quiet = 0
     while True:
-        # Once all is there, one short look for duplicates.
-        patience = 0.05 if len(into) >= expected.packets else QUIET
-        if expected.done.is_set() and time.monotonic() - quiet_since >= patience:
+        # Once all is there, one look for duplicates.
+        if expected.done.is_set() and quiet >= (1 if len(into) >= expected.packets else QUIET):
             return
         try:
             into.append(payload.check(receiver.recv(CHUNK)))
+            quiet = 0
         except TimeoutError:
-            continue
+            quiet += 1
         except ConnectionRefusedError:
             continue  # an ICMP error on a connected socket; the packet counts as lost
-        quiet_since = time.monotonic()
 
 
 @dataclass(slots=True)
@@ -309,7 +315,7 @@ class UdpFlow:
     def __exit__(self, *_: object) -> None:
         self._stop.set()
         for thread in self._threads:
-            thread.join(QUIET + 30)
+            thread.join(QUIET * LOOK + 30)
         if self._is_echo:
             self._echo_done.set()
             self._echo_thread.join(30)

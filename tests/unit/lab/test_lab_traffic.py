@@ -2,6 +2,8 @@
 
 import json
 import random
+from itertools import count
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -10,12 +12,22 @@ from hypothesis import strategies as st
 from flowfast.lab.iperf import parse_iperf3
 from flowfast.lab.netns import LabError
 from flowfast.lab.pktgen import Load, parse_result
-from flowfast.lab.traffic import UdpResult, _Payload, account, parse_checksum_errors
+from flowfast.lab.traffic import (
+    QUIET,
+    UdpResult,
+    _Expected,
+    _Payload,
+    _receive,
+    account,
+    parse_checksum_errors,
+)
 
 
 def test_packets_are_counted_once_in_order_and_whole() -> None:
     result = account(6, [0, 2, 1, 2, None, 5, 9], 1.0)
-    assert result == UdpResult(sent=6, received=4, lost=2, reordered=1, duplicate=1, corrupt=2, seconds=1.0)
+    assert result == UdpResult(
+        sent=6, received=4, lost=2, reordered=1, duplicate=1, corrupt=2, seconds=1.0, missing=(3, 4)
+    )
     assert not result.intact
     assert account(3, [0, 1, 2], 1.0).intact
 
@@ -51,6 +63,36 @@ def test_a_packet_with_the_tail_of_its_neighbour_is_corrupt() -> None:
 def test_a_payload_without_room_for_its_number_is_refused() -> None:
     with pytest.raises(LabError, match="no room for its sequence number"):
         _Payload(3)
+
+
+class Stalled:
+    """A socket of a guest that loses seconds between two looks: what time it is says nothing."""
+
+    def __init__(self, *arrivals: bytes | None) -> None:
+        self.arrivals = list(arrivals)
+
+    def settimeout(self, seconds: float) -> None:
+        pass
+
+    def recv(self, _size: int) -> bytes:
+        arrived = self.arrivals.pop(0) if self.arrivals else None
+        if arrived is None:
+            raise TimeoutError
+        return arrived
+
+
+@pytest.mark.parametrize(("looks", "there"), [(QUIET - 1, 2), (QUIET, 1)])
+def test_what_comes_late_is_waited_for_by_looks_and_not_by_the_clock(
+    looks: int, there: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = count(0, 60)
+    monkeypatch.setattr("flowfast.lab.traffic.time.monotonic", lambda: next(clock))
+    payload, expected = _Payload(64), _Expected(packets=2)
+    expected.done.set()
+    into: list[int | None] = []
+    receiver: Any = Stalled(payload.make(0), *([None] * looks), payload.make(1))
+    _receive(receiver, payload, into, expected)
+    assert len(into) == there
 
 
 def report(protocol: str, end: dict[str, object]) -> str:
