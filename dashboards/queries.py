@@ -13,6 +13,11 @@ def rate(metric: str, where: str = TUNNEL, by: str = "", **labels: str) -> str:
     return f"sum{f' by ({by})' if by else ''} (rate({metric}{{{chosen}}}{RATE}))"
 
 
+def sa_rate(by: str) -> str:
+    """Bits a second of SAs, `by` their CPU among others; SAs of no CPU, which have no such label, are of CPU "any"."""
+    return f"""label_replace({rate("flowfast_sa_bytes_total", TUNNEL, by)} * 8, "cpu", "any", "cpu", "")"""
+
+
 def path_rate(path: str, by: str = "", where: str = TUNNEL) -> str:
     """Bits a second on a path."""
     return rate("flowfast_tunnel_bytes_total", where, by, path=path) + " * 8"

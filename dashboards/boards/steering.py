@@ -3,7 +3,7 @@
 from grafana_foundation_sdk.builders import dashboard
 
 from dashboards.parts import GREEN, ORANGE, RED, ROUTER, TUNNEL, board, lines, number, rows
-from dashboards.queries import rate
+from dashboards.queries import sa_rate
 
 
 def build() -> dashboard.Dashboard:
@@ -44,7 +44,7 @@ def build() -> dashboard.Dashboard:
             lines(
                 "Throughput by CPU of the SA",
                 "bps",
-                (f"{rate('flowfast_sa_bytes_total', TUNNEL, 'cpu, direction')} * 8", "{{direction}} cpu {{cpu}}"),
+                (sa_rate("cpu, direction"), "{{direction}} cpu {{cpu}}"),
                 stacked=True,
                 about="Only with exporter.per_sa: true.",
             )

@@ -3,7 +3,7 @@
 from grafana_foundation_sdk.builders import dashboard
 
 from dashboards.parts import GREEN, ORANGE, RED, TUNNEL, board, lines, number, row, rows
-from dashboards.queries import SHARE_LIMITS, path_rate, rate, share
+from dashboards.queries import SHARE_LIMITS, path_rate, rate, sa_rate, share
 
 
 def build() -> dashboard.Dashboard:
@@ -92,7 +92,7 @@ def build() -> dashboard.Dashboard:
                 "Throughput of each SA",
                 "bps",
                 (
-                    f"topk(20, {rate('flowfast_sa_bytes_total', TUNNEL, 'tunnel, direction, spi, cpu')} * 8)",
+                    f"topk(20, {sa_rate('tunnel, direction, spi, cpu')})",
                     "{{direction}} {{spi}} cpu {{cpu}}",
                 ),
                 about=per_sa,
@@ -102,7 +102,7 @@ def build() -> dashboard.Dashboard:
             lines(
                 "Throughput by CPU of the SA",
                 "bps",
-                (f"{rate('flowfast_sa_bytes_total', TUNNEL, 'cpu, direction')} * 8", "{{direction}} cpu {{cpu}}"),
+                (sa_rate("cpu, direction"), "{{direction}} cpu {{cpu}}"),
                 stacked=True,
                 about=f"{per_sa} No CPU: an SA for any, or the fallback SA.",
             )
