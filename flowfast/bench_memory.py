@@ -20,8 +20,10 @@ from typing import BinaryIO, TypeVar
 from flowfast.bench import CONFIG, fake_hub, policies, sa_pair
 from flowfast.controller import Controller
 from flowfast.kernel.xfrm import Aead, SAConfig, encode
+from flowfast.kernel.xfrm.attributes import Shapes
 from flowfast.kernel.xfrm.fake import FakeXfrm
 from flowfast.kernel.xfrm.socket import policy_reader, sa_reader
+from flowfast.kernel.xfrm.uapi import SA_DIR_OUT, USERSA_INFO, Attr
 from flowfast.memory import give_back
 from flowfast.metrics.books import Books
 from flowfast.metrics.exporter import Exporter
@@ -35,6 +37,9 @@ _LENGTH = Struct("=I")
 _COUNTED = Struct("=QQQQ")
 _COUNTED_AT = 56 + 24 + 16 + 64
 """Where struct xfrm_usersa_info has its xfrm_lifetime_cur: behind selector, id, source and limits."""
+_SEQUENCES = Struct("=II")
+_SEQUENCE_AT = 4
+"""Where struct xfrm_replay_state_esn has its oseq, and seq behind it."""
 
 T = TypeVar("T")
 
@@ -63,7 +68,7 @@ class _Recorded(FakeXfrm):
 
     def __init__(self, folder: Path) -> None:
         super().__init__()
-        self._folder, self._round = folder, 0
+        self._folder, self._round, self._shapes = folder, 0, Shapes()
         self._policies_before: dict[int, Policy] = {}
 
     async def sas(self, *, proto: int = 0, src: str | None = None, dst: str | None = None) -> list[SA]:
@@ -79,6 +84,10 @@ class _Recorded(FakeXfrm):
     def _carry(self, body: bytearray, number: int) -> None:
         octets, packets, at = self._round * 100_000 + number, self._round * 1000 + number, 1_764_000_000 + number // 100
         _COUNTED.pack_into(body, _COUNTED_AT, octets, packets, at, at + self._round)
+        attributes = self._shapes.attributes(memoryview(body), USERSA_INFO.size)
+        sent = body[attributes[Attr.SA_DIR]] == SA_DIR_OUT
+        numbers = (packets, 0) if sent else (0, packets)
+        _SEQUENCES.pack_into(body, attributes[Attr.REPLAY_ESN_VAL] + _SEQUENCE_AT, *numbers)
 
     async def _read(
         self, name: str, read: Callable[[memoryview], T], change: Callable[[bytearray, int], None]

@@ -37,7 +37,7 @@ class Known:
             case SaAdded() | SaUpdated() | SaDeleted() | SaExpired() if event.sa.pcpu is not None and self._steering:
                 return True
             case SaAdded() | SaUpdated():
-                return not event.sa.larval and self._marks_of(event.sa) not in (None, {event.sa.output_mark})
+                return not event.sa.larval and self._marks_of(event.sa) not in (None, (event.sa.output_mark,))
             case SaDeleted():
                 return len(self._marks_of(event.sa) or ()) > 1  # it may have been the last one with a mark of its own
             case PolicyAdded() | PolicyUpdated():
@@ -46,7 +46,7 @@ class Known:
                 return True
         return False
 
-    def _marks_of(self, sa: SA) -> frozenset[Mark | None] | None:
+    def _marks_of(self, sa: SA) -> "_Found | None":
         """The marks that tell the peer apart which the SA receives from (plan/peers.py); None for any other SA."""
         return self._marks.get(TunnelKey(sa.reqid, sa.if_id, sa.dst, sa.src))
 
@@ -55,12 +55,12 @@ class Known:
         return frozenset(map(_lasting, self._all))
 
 
-_UNMARKED: frozenset[Mark | None] = frozenset((None,))
+_Found = tuple[Mark | None, ...]
+"""Each mark once: a tuple of one is a quarter of a set of one, and there are 10 000."""
 
 
-def _marks(tunnel: Tunnel) -> frozenset[Mark | None]:
-    found = frozenset(sa.output_mark for sa in tunnel.inbound)
-    return _UNMARKED if found == _UNMARKED else found
+def _marks(tunnel: Tunnel) -> _Found:
+    return tuple({sa.output_mark for sa in tunnel.inbound})
 
 
 def _lasting(policy: Policy) -> Policy:

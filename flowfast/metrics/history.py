@@ -2,12 +2,13 @@
 
 from array import array
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from flowfast.metrics.keep import SPARE, trim
 from flowfast.model.sa import Direction
-from flowfast.model.snapshot import Snapshot
+from flowfast.model.snapshot import ByPath, Snapshot, Traffic
 
 POINTS = 60
 """How many are kept."""
@@ -37,8 +38,8 @@ class Rate(NamedTuple):
 @dataclass(slots=True)
 class _Seen:
     at: float
-    totals: dict[tuple[str, Direction], int]
-    paths: dict[tuple[str, Direction], tuple[int, int]]
+    totals: Mapping[tuple[str, Direction], Traffic]
+    paths: Mapping[tuple[str, Direction], ByPath]
 
 
 class History:
@@ -66,8 +67,7 @@ class History:
         at, last = snapshot.state.taken_at, self._last
         if last is not None and 0 <= at - last.at < APART:
             return
-        totals = {key: traffic.bytes for key, traffic in snapshot.totals.items()}
-        paths = {key: (by_path.flowtable, by_path.full) for key, by_path in snapshot.by_path.items()}
+        totals, paths = snapshot.totals, snapshot.by_path
         self._last = _Seen(at, totals, paths)
         if last is None or at <= last.at:
             return
@@ -75,13 +75,13 @@ class History:
         fast = slow = unknown = 0.0
         rates: dict[tuple[str, Direction], Rate] = {}
         for key, total in totals.items():
-            grown = max(0, total - last.totals.get(key, total)) / seconds
+            grown = max(0, total.bytes - last.totals.get(key, total).bytes) / seconds
             by_path, had = paths.get(key), last.paths.get(key)
             share = None
             if by_path is None or had is None:
                 unknown += grown
             else:
-                there, here = (max(0, now - before) / seconds for now, before in zip(by_path, had, strict=True))
+                there, here = (max(0, now - before) / seconds for now, before in zip(by_path[:2], had[:2], strict=True))
                 fast, slow, grown = fast + there, slow + here, there + here
                 share = there / grown if grown else None
             rates[key] = Rate(grown, share)

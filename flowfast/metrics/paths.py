@@ -53,7 +53,7 @@ class PathBytes:
                 self._ways[key] = way
                 precise, paused = counted is not None, self._paused
                 by_path = way.update(full.bytes, total.bytes, precise=precise, paused=paused)
-                now[key] = by_path if counted is None else by_path._replace(buffers=way.buffers.add(counted.packets))
+                now[key] = by_path if counted is None else by_path._replace(buffers=way.handled(counted.packets))
         self._paused = snapshot.paused
         trim(self._ways, 2 * len(snapshot.desired.paths) + SPARE)
         self.now = now
@@ -98,7 +98,7 @@ class _Way:
     def __init__(self) -> None:
         self.full: _Rising | None = None
         self.total = _Rising(0, 0)
-        self.buffers = _Rising(0, 0)
+        self.buffers: _Rising | None = None
         self.precise: bool | None = None
         self.flowtable = 0
 
@@ -114,9 +114,15 @@ class _Way:
     def row(self) -> tuple[int, int, int, int, int, bool, int, int]:
         """The numbers of a WayRow."""
         full = self.full or _Rising(0, 0)
-        buffers = self.buffers
+        buffers = self.buffers or _Rising(0, 0)
         counted = (full.last, full.sum, self.total.last, self.total.sum)
         return self.flowtable, *counted, bool(self.precise), buffers.last, buffers.sum
+
+    def handled(self, buffers: int) -> int:
+        """Buffers before the flowtable, since counting began."""
+        if self.buffers is None:
+            self.buffers = _Rising(0, 0)
+        return self.buffers.add(buffers)
 
     def update(self, full: int, total: int, *, precise: bool, paused: bool) -> ByPath:
         if self.full is None:

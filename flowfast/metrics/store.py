@@ -17,7 +17,7 @@ from flowfast.metrics.ledger import LedgerState, SaRow
 from flowfast.metrics.paths import WayRow
 from flowfast.model.sa import Mark
 
-VERSION = 2
+VERSION = 3
 ROWS = 500
 """Rows a line: what is encoded in one go, about 2 ms, during which no other thread runs."""
 _BOOT = Path("/proc/sys/kernel/random/boot_id")

@@ -87,9 +87,10 @@ FEW = 10_000
 """SAs that may be held for long, whole: 6 MB."""
 
 
-def without_sas(snapshot: Snapshot, keep: Callable[[SA], bool] = lambda _sa: False) -> Snapshot:
-    """What may be held for long: the snapshot itself where it has few SAs, else without policies, and of its SAs just
-    those that are to be kept. 100 000 take 60 MB, and the next ones are there before the last of these are gone.
+def without_sas(snapshot: Snapshot, keep: Callable[[SA], bool] | None = None) -> Snapshot:
+    """What may be held for long: the snapshot itself where it has few SAs, else without policies and SAs. 100 000 take
+    60 MB, and the next ones are there before the last of these are gone. `keep`: with those SAs, and then of the
+    tunnels just theirs.
     """
     state = snapshot.state
     if len(state.sas) + sum(len(spd.sas) for spd in state.underlay.values()) <= FEW:
@@ -97,7 +98,11 @@ def without_sas(snapshot: Snapshot, keep: Callable[[SA], bool] = lambda _sa: Fal
     paths = []
     for path in snapshot.desired.paths:
         tunnel = path.tunnel
-        inbound, outbound = tuple(filter(keep, tunnel.inbound)), tuple(filter(keep, tunnel.outbound))
-        paths.append(replace(path, tunnel=replace(tunnel, inbound=inbound, outbound=outbound)))
+        inbound: tuple[SA, ...] = ()
+        outbound: tuple[SA, ...] = ()
+        if keep is not None:
+            inbound, outbound = tuple(filter(keep, tunnel.inbound)), tuple(filter(keep, tunnel.outbound))
+        if keep is None or inbound or outbound:
+            paths.append(replace(path, tunnel=replace(tunnel, inbound=inbound, outbound=outbound)))
     state = replace(state, sas=(), policies=(), underlay={})
     return replace(snapshot, state=state, desired=replace(snapshot.desired, paths=tuple(paths)))

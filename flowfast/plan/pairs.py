@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from ipaddress import ip_address
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from flowfast.model.nftables import Element, Set
 
@@ -38,6 +38,8 @@ FAMILIES = {2: Family("ip", "4", "ipv4_addr"), 10: Family("ip6", "6", "ipv6_addr
 """By address family (AF_INET, AF_INET6)."""
 
 Shape = tuple[int, int]
+Shared = dict[Any, Any]
+"""Texts and elements that are equal as one object each, under themselves."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,14 +59,23 @@ class Part:
 
 
 def parts(
-    name: str, family: Family, elements: Mapping[Element, str], *, data: str | None = None, mark: bool = False
+    name: str,
+    family: Family,
+    elements: Mapping[Element, str],
+    *,
+    data: str | None = None,
+    mark: bool = False,
+    shared: Shared | None = None,
 ) -> list[Part]:
-    """The sets for these elements: pairs of prefixes, with `mark` a mark as third; with `data` they are maps."""
+    """The sets for these elements: pairs of prefixes, with `mark` a mark as third; with `data` they are maps.
+
+    Sets that are given the same `shared` hold each element and text once: 10 000 pairs are in five sets.
+    """
     kind = f"{family.kind} . {family.kind}" + (" . mark" if mark else "")
     name += family.digit
     rest, found = elements, []
     if len(elements) > FEW:
-        by_shape = _by_shape(elements, family.bits)
+        by_shape = _by_shape(elements, family.bits, {} if shared is None else shared)
         frequent = Counter({shape: len(those) for shape, those in sorted(by_shape.items())}).most_common(SHAPES)
         for shape in sorted(shape for shape, _ in frequent):
             of = Set(f"{name}_{shape[0]}_{shape[1]}", kind, data=data, elements=by_shape.pop(shape))
@@ -89,13 +100,15 @@ def prefixes(name: str, sets: Iterable[Set]) -> Iterator[tuple[str, str]]:
             yield from ((f"{element[0]}/{src}", f"{element[1]}/{dst}") for element in each.elements)
 
 
-def _by_shape(elements: Mapping[Element, str], bits: int) -> dict[Shape, dict[Element, str]]:
+def _by_shape(elements: Mapping[Element, str], bits: int, shared: Shared) -> dict[Shape, dict[Element, str]]:
     """The elements by shape, prefixes without their lengths."""
     found: defaultdict[tuple[str, str], dict[Element, str]] = defaultdict(dict)
+    same = shared.setdefault
     for element, value in elements.items():
         src, _, src_length = element[0].partition("/")
         dst, _, dst_length = element[1].partition("/")
-        found[src_length, dst_length][src, dst, *element[2:]] = value
+        bare = (same(src, src), same(dst, dst), *element[2:])
+        found[src_length, dst_length][same(bare, bare)] = value
     return {(int(src or bits), int(dst or bits)): those for (src, dst), those in found.items()}
 
 

@@ -13,7 +13,7 @@ from flowfast.model.nftables import Chain, Element, Flowtable, Hook, Ruleset, Se
 from flowfast.model.tunnel import Topology, Tunnel, identifier
 from flowfast.plan.clamp import CLAMP, Sizes, clamp_rules
 from flowfast.plan.filters import excluded_counters, excluded_sets, filter_rules
-from flowfast.plan.pairs import FAMILIES, Part, parts
+from flowfast.plan.pairs import FAMILIES, Part, Shared, parts
 from flowfast.plan.spd import SpdRegions
 
 INET = Table("inet", "flowfast")
@@ -115,24 +115,25 @@ def _lookups(wanted: Wanted) -> _Lookups:
         }
         for family, owners in regions.inbound.items()
     }
+    shared: Shared = {}
+
+    def parted(
+        name: str, by_family: Mapping[int, Mapping[Element, str]], *, data: str | None = None, mark: bool = False
+    ) -> list[Part]:
+        return [
+            part
+            for family, elements in by_family.items()
+            for part in parts(name, FAMILIES[family], elements, data=data, mark=mark, shared=shared)
+        ]
+
     return _Lookups(
-        fast=_parts("fast", _plain(regions.fast)),
-        protected=_parts(PROTECTED, _plain(regions.protected)),
-        guarded=_parts("guarded", _plain(regions.guarded)),
-        marked=_parts("marked", marked, mark=True) if wanted.marks else [],
-        into=_parts("in", _counters_of("in", regions.inbound), data="counter"),
-        out=_parts("out", _counters_of("out", regions.outbound), data="counter"),
+        fast=parted("fast", _plain(regions.fast)),
+        protected=parted(PROTECTED, _plain(regions.protected)),
+        guarded=parted("guarded", _plain(regions.guarded)),
+        marked=parted("marked", marked, mark=True) if wanted.marks else [],
+        into=parted("in", _counters_of("in", regions.inbound), data="counter"),
+        out=parted("out", _counters_of("out", regions.outbound), data="counter"),
     )
-
-
-def _parts(
-    name: str, by_family: Mapping[int, Mapping[Element, str]], *, data: str | None = None, mark: bool = False
-) -> list[Part]:
-    return [
-        part
-        for family, elements in by_family.items()
-        for part in parts(name, FAMILIES[family], elements, data=data, mark=mark)
-    ]
 
 
 def _plain(pairs: Mapping[int, list[tuple[str, str]]]) -> dict[int, dict[Element, str]]:
@@ -181,7 +182,7 @@ def _inet(wanted: Wanted, lookups: _Lookups) -> TableState:
         chains={chain.name: chain for chain in chains},
         sets=_named(sets),
         flowtables={FLOWTABLE: Flowtable(FLOWTABLE, wanted.devices, offload=wanted.hardware)},
-        counters=(_counters(wanted) if wanted.counting else frozenset())
+        counters=(_counters(wanted, lookups) if wanted.counting else frozenset())
         | frozenset(f"guard_{identifier(device)}" for device in wanted.watched)
         | excluded_counters(wanted.offload, wanted.exclude),
     )
@@ -200,8 +201,11 @@ def _in_the_clear(wanted: Wanted) -> list[str]:
     ]
 
 
-def _counters(wanted: Wanted) -> frozenset[str]:
-    return frozenset(f"{way}_{tunnel.slug}" for tunnel in wanted.tunnels for way in ("out", "in"))
+def _counters(wanted: Wanted, lookups: _Lookups) -> frozenset[str]:
+    """Their names; where a map has one, the same text and not another 20 000."""
+    mapped = {name: name for part in (*lookups.into, *lookups.out) for name in part.set.elements.values()}
+    names = (f"{way}_{tunnel.slug}" for tunnel in wanted.tunnels for way in ("out", "in"))
+    return frozenset(mapped.get(name, name) for name in names)
 
 
 def _device_maps(wanted: Wanted) -> list[Set]:
@@ -307,7 +311,7 @@ def _netdev(wanted: Wanted, lookups: _Lookups) -> TableState:
             chains[chain.name] = chain
     if wanted.counting_precisely:
         sets += [part.set for part in (*lookups.out, *lookups.into)]
-        counters |= _counters(wanted)
+        counters |= _counters(wanted, lookups)
         for chain in _precise(wanted, lookups):
             chains[chain.name] = chain
     return TableState(NETDEV, chains=chains, sets=_named(sets), counters=frozenset(counters))

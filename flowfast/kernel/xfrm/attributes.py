@@ -6,13 +6,14 @@ lengths do not fit raises DecodeError, whose text quotes nothing of the buffer.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from socket import inet_ntop, ntohs
 from struct import Struct
 
 from flowfast.kernel.xfrm import uapi
 from flowfast.kernel.xfrm.uapi import Attr
 from flowfast.model.errors import DecodeError
+from flowfast.model.remembered import Remembered
 from flowfast.model.sa import Direction, Encap, Iptfs, Lifetime, Mark, Offload, Replay, Selector
 
 Buffer = bytes | bytearray | memoryview
@@ -178,43 +179,12 @@ def u32(body: memoryview, found: Found, kind: int) -> int | None:
     return None if at is None else int(U32.unpack_from(body, at)[0])
 
 
-class _Addresses(dict[bytes, str]):
-    """xfrm_address_t (16 bytes, of which IPv4 uses the first 4) as text, remembered from dump to dump.
+ipv4 = Remembered[bytes, str](lambda raw: inet_ntop(uapi.AF_INET, raw[:4]), limit=1 << 18)
+"""An xfrm_address_t (16 bytes, of which IPv4 uses the first 4) as text."""
+ipv6 = Remembered[bytes, str](lambda raw: inet_ntop(uapi.AF_INET6, raw), limit=1 << 18)
 
-    Half the time of functools.lru_cache, whose order nobody needs: all is forgotten when it has grown too large.
-    """
-
-    _LIMIT = 1 << 18
-
-    def __init__(self, family: int, size: int) -> None:
-        super().__init__()
-        self._family = family
-        self._size = size
-
-    def __missing__(self, raw: bytes) -> str:
-        if len(self) >= self._LIMIT:
-            self.clear()
-        text = self[raw] = inet_ntop(self._family, raw[: self._size])
-        return text
-
-
-ipv4 = _Addresses(uapi.AF_INET, 4)
-ipv6 = _Addresses(uapi.AF_INET6, 16)
-
-
-class _Shared(dict[int, int]):
-    """Numbers that many SAs have, as one object each: seconds, reqids. 32 bytes less for every SA that repeats one."""
-
-    _LIMIT = 1 << 16
-
-    def __missing__(self, value: int) -> int:
-        if len(self) >= self._LIMIT:
-            self.clear()
-        self[value] = value
-        return value
-
-
-shared = _Shared()
+shared = Remembered[int, int](lambda number: number)
+"""Numbers that many SAs have, as one object each: seconds, reqids. 32 bytes less for every SA that repeats one."""
 
 
 def address(family: int, raw: bytes) -> str:
@@ -226,12 +196,16 @@ def address(family: int, raw: bytes) -> str:
     raise corrupt("an address is of neither IP family")
 
 
-@lru_cache(maxsize=1 << 17)
 def selector(raw: bytes, owner: int = uapi.AF_INET6) -> Selector:
     """A struct xfrm_selector, 56 bytes, of an SA of family `owner`. Raises DecodeError.
 
     A larval SA's selector has addresses but no family (xfrm_init_tempstate()): they are of the SA's.
     """
+    known = _selectors.get(owner)
+    return known[raw] if known is not None else _selector(raw, owner)
+
+
+def _selector(raw: bytes, owner: int) -> Selector:
     # fmt: off
     dst, src, dport, dport_mask, sport, sport_mask, family, dst_bits, src_bits, proto, ifindex, user = (
         uapi.SELECTOR.unpack(raw))
@@ -242,6 +216,12 @@ def selector(raw: bytes, owner: int = uapi.AF_INET6) -> Selector:
     ends = family, f"{address(of, src)}/{src_bits}", f"{address(of, dst)}/{dst_bits}"
     ports = ntohs(sport), ntohs(sport_mask), ntohs(dport), ntohs(dport_mask)
     return new(Selector, (*ends, proto, *ports, ifindex, user))
+
+
+_selectors = {
+    family: Remembered[bytes, Selector](partial(_selector, owner=family), limit=1 << 17)
+    for family in (uapi.AF_INET, uapi.AF_INET6)
+}
 
 
 @lru_cache(maxsize=1 << 12)
@@ -300,10 +280,12 @@ def encap(body: memoryview, found: Found, family: int) -> Encap | None:
     return Encap(kind, ntohs(sport), ntohs(dport), address(family, original) if any(original) else None)
 
 
-@lru_cache(maxsize=1 << 16)
+_marks = Remembered[tuple[int, int], Mark](Mark._make)
+
+
 def one_mark(value: int, mask: int) -> Mark:
     """The Mark of these two numbers: one object for all that have it."""
-    return Mark(value, mask)
+    return _marks[value, mask]
 
 
 def mark(body: memoryview, found: Found) -> Mark | None:

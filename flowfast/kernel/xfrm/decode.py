@@ -6,6 +6,7 @@ returns or raises DecodeError.
 """
 
 from collections.abc import Callable
+from functools import lru_cache
 from socket import ntohl
 from typing import TypeVar
 
@@ -40,7 +41,7 @@ from flowfast.kernel.xfrm.attributes import (
     u32,
 )
 from flowfast.kernel.xfrm.uapi import AF_INET, AF_INET6, Attr, Msg
-from flowfast.model.sa import SA, Counters, Direction, Policy, Replay, Template
+from flowfast.model.sa import MOVING, SA, Counters, Direction, Policy, Replay, Template
 
 T = TypeVar("T")
 
@@ -56,6 +57,7 @@ _DIRECTIONS = {uapi.POLICY_IN: Direction.IN, uapi.POLICY_OUT: Direction.OUT, uap
 
 _usersa = uapi.USERSA_INFO.unpack_from
 _mark = uapi.MARK.unpack_from
+_moving = MOVING.pack
 _u32 = U32.unpack_from
 _u64 = U64.unpack_from
 
@@ -84,10 +86,9 @@ def sa(body: memoryview, info: int, found: Found) -> SA:
         shared[reqid],
         mode,
         flags,
-        new(Counters, (size, packets, shared[added], shared[used] or None)),
+        _moving(size, packets, added, used, *state),
         lifetime(raw_lifetime),
         selector(raw_selector, family),
-        state,
         window_errors,
         replay_errors,
         integrity_errors,
@@ -149,11 +150,20 @@ def sa_message(body: memoryview, shapes: Shapes) -> SA:
     return sa(body, 0, shapes.attributes(body, uapi.USERSA_INFO.size))
 
 
-def _template(body: memoryview, at: int) -> Template:
-    dst, spi, proto, family, src, *rest = uapi.USER_TMPL.unpack_from(body, at)
+@lru_cache(maxsize=1 << 12)
+def _template(raw: bytes) -> Template:
+    """A struct xfrm_user_tmpl. Policies of one tunnel stand beside each other, and two of three have the same one."""
+    dst, spi, proto, family, src, *rest = uapi.USER_TMPL.unpack(raw)
     reqid, mode, share, optional, *algorithms = rest
     ends = address(family, src), address(family, dst)
-    return Template(family, *ends, proto, ntohl(spi), reqid, mode, optional != 0, share, *algorithms)
+    masks = [shared[each] for each in algorithms]
+    return Template(family, *ends, proto, ntohl(spi), shared[reqid], mode, optional != 0, share, *masks)
+
+
+@lru_cache(maxsize=1 << 12)
+def _used(size: int, packets: int, added: int, used: int) -> Counters:
+    """What a policy has counted, which is mostly when it was added (the kernel counts no bytes of policies)."""
+    return Counters(size, packets, added, used or None)
 
 
 def templates(body: memoryview, found: Found) -> tuple[Template, ...]:
@@ -164,7 +174,8 @@ def templates(body: memoryview, found: Found) -> tuple[Template, ...]:
     size = payload_size(body, at)
     if size % uapi.USER_TMPL.size or size > uapi.MAX_TEMPLATES * uapi.USER_TMPL.size:
         raise corrupt("a policy's templates are cut off")
-    return tuple(_template(body, start) for start in range(at, at + size, uapi.USER_TMPL.size))
+    one = uapi.USER_TMPL.size
+    return tuple(_template(bytes(body[start : start + one])) for start in range(at, at + size, one))
 
 
 def direction(value: int) -> tuple[Direction, bool]:
@@ -184,7 +195,7 @@ def policy(body: memoryview, info: int, found: Found) -> Policy:
         selector(raw_selector),
         way,
         index,
-        priority,
+        shared[priority],
         action,
         templates=templates(body, found),
         if_id=u32(body, found, _IF_ID) or 0,
@@ -192,7 +203,7 @@ def policy(body: memoryview, info: int, found: Found) -> Policy:
         flags=flags,
         type=0 if kind is None else body[kind],
         offload=offload(body, found),
-        counters=Counters(size, packets, added, used or None),
+        counters=_used(size, packets, added, used),
         lifetime=lifetime(raw_lifetime),
         socket=socket,
     )
