@@ -32,7 +32,7 @@ from flowfast.model.errors import FlowfastError
 from flowfast.model.garbage import collector_paused
 from flowfast.model.sa import SA, Policy
 
-ROUNDS = 4
+ROUNDS = 3
 _LENGTH = Struct("=I")
 _COUNTED = Struct("=QQQQ")
 _COUNTED_AT = 56 + 24 + 16 + 64

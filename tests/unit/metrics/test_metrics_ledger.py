@@ -113,6 +113,33 @@ def test_sa_whose_tunnel_was_out_of_sight_for_long_is_not_counted_again() -> Non
     assert ledger.totals()[OUT] == Traffic(600, 6)
 
 
+def test_places_of_sas_that_are_long_gone_are_forgotten() -> None:
+    """A router whose peers come from anywhere meets new addresses for years."""
+    ledger, last = Ledger(), None
+    for number in range(3 * SPARE):
+        peer = f"10.{number >> 8}.{number & 255}.1"
+        last = sa(1, 500, 5, dst=peer)
+        ledger.update([tunnel(peer, [last], key=TunnelKey(1, 0, US, peer))])
+    assert len(ledger._places) <= 2 * SPARE + 2
+    assert len(ledger._numbered) <= 4 * SPARE
+    assert last is not None
+    ledger.deleted(last._replace(counters=last.counters._replace(bytes=600)))
+    assert ledger.totals()[last.dst, Direction.OUT].bytes == 600
+
+
+def test_what_is_written_down_is_of_one_moment() -> None:
+    ledger = Ledger()
+    ledger.update([tunnel("t", [sa(1, 500, 5), sa(2, 70, 7)])])
+    state = ledger.state()
+    ledger.deleted(sa(1, 900, 9))
+    ledger.update([tunnel("t", [sa(2, 300, 30), sa(3, 1, 1)])])
+    restored = Ledger()
+    restored.restore(state)
+    assert restored.totals()[OUT] == Traffic(570, 12)
+    restored.update([tunnel("t", [sa(1, 600, 6), sa(2, 80, 8)])])
+    assert restored.totals()[OUT] == Traffic(680, 14)
+
+
 def test_deletion_counts_also_when_the_tunnel_went_first() -> None:
     ledger = Ledger()
     ledger.update([tunnel("t", [sa(1, 500, 5)])])
