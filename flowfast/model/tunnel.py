@@ -4,24 +4,18 @@ import hashlib
 import re
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache
 from typing import NamedTuple
 
 from flowfast.model.reason import Reason
-from flowfast.model.remembered import Remembered
 from flowfast.model.sa import SA
 
 
+@lru_cache(maxsize=65536)
 def identifier(name: str) -> str:
     """A name as an nft identifier: unchanged where it is one, with a hash where a character had to go."""
-    return _identifiers[name]
-
-
-def _identifier(name: str) -> str:
     plain = re.sub(r"[^A-Za-z0-9_.-]", "_", name)
-    return name if plain == name else f"{plain}_{hashlib.sha256(name.encode()).hexdigest()[:6]}"
-
-
-_identifiers = Remembered(_identifier)
+    return plain if plain == name else f"{plain}_{hashlib.sha256(name.encode()).hexdigest()[:6]}"
 
 
 class Topology(StrEnum):

@@ -8,11 +8,9 @@ again, so that nothing is lost and the elements stay readable.
 
 from bisect import bisect_left, insort
 from collections.abc import Iterable, Iterator
-from functools import partial
+from functools import lru_cache
 from socket import AF_INET, AF_INET6, inet_ntop, inet_pton
 from typing import Generic, NamedTuple, TypeVar
-
-from flowfast.model.remembered import Remembered
 
 Owner = TypeVar("Owner")
 Prefix = tuple[int, int]
@@ -30,12 +28,9 @@ class TooFragmented(Exception):
     """A rectangle would have to be cut into more than `limit` pieces."""
 
 
+@lru_cache(maxsize=65536)
 def parse(text: str) -> Prefix:
     """`10.1.0.0/16` -> (number, 16); an address alone is a host. Raises ValueError or OSError on anything else."""
-    return _parsed[text]
-
-
-def _parse(text: str) -> Prefix:
     address, _, length = text.partition("/")
     packed = inet_pton(AF_INET6 if ":" in address else AF_INET, address)
     bits = len(packed) * 8
@@ -43,18 +38,11 @@ def _parse(text: str) -> Prefix:
     return int.from_bytes(packed) >> (bits - size) << (bits - size), size
 
 
+@lru_cache(maxsize=65536)
 def text_of(prefix: Prefix, bits: int) -> str:
     """The prefix as nft writes it: a host without its length. `bits` is 32 or 128."""
-    return _texts[bits][prefix]
-
-
-def _text(prefix: Prefix, bits: int) -> str:
     address = inet_ntop(AF_INET6 if bits == 128 else AF_INET, prefix[0].to_bytes(bits // 8))
     return address if prefix[1] == bits else f"{address}/{prefix[1]}"
-
-
-_parsed = Remembered(_parse)
-_texts = {bits: Remembered[Prefix, str](partial(_text, bits=bits)) for bits in (32, 128)}
 
 
 def _ancestor(prefix: Prefix, length: int, bits: int) -> Prefix:
