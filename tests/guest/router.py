@@ -57,8 +57,8 @@ class Router:
         return code
 
     def flowfast(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-        """Runs another command of flowfast's here."""
-        return self.ns.run([*COMMAND, *arguments], check=check)
+        """Runs another command of flowfast's here: beside traffic, and emulated, so it may take a while."""
+        return self.ns.run([*COMMAND, *arguments], check=check, timeout=180)
 
     def metrics(self) -> str:
         """What the exporter says, empty while it does not answer."""

@@ -89,11 +89,11 @@ class Flows:
 
     @contextmanager
     def going(self) -> Iterator[None]:
-        """They go on by themselves while the context lasts."""
+        """They go on by themselves while the context lasts, and leave others their share of an emulated machine."""
         over = threading.Event()
 
         def go() -> None:
-            while not over.is_set():
+            while not over.wait(0.2):
                 self.send(1)
 
         thread = threading.Thread(target=go, daemon=True)
@@ -226,14 +226,14 @@ def fallback_share(topo: TwoGateways, flows: Flows, rounds: int = 10) -> float:
 
 
 def knobs(ns: Netns) -> dict[str, str]:
-    """Every knob of steering in a namespace, as the kernel has it: masks, interrupts' CPUs, XDP programs."""
+    """Every knob of steering in a namespace, as the kernel has it: masks, interrupts' CPUs, hashes, rules, programs."""
     shown = ns.run(
         ["sh", "-c", "grep -H . /sys/class/net/*/queues/*/[rx]ps_cpus /proc/irq/*/smp_affinity_list"], check=False
     )
     held = dict(line.split(":", 1) for line in shown.stdout.splitlines())
     for device in ("lan0", "wan0"):
         hashed = [("-n", device, "rx-flow-hash", kind) for kind in ("esp4", "udp4")]
-        for asked in (("-x", device), ("-n", device), *hashed):  # indirection table, rules; most devices have none
+        for asked in (("-x", device), ("-n", device), ("-k", device), *hashed):  # most devices have no table, no rules
             held[" ".join(asked)] = ns.run(["ethtool", *asked], check=False).stdout
     held["xdp"] = " ".join(w for w in ns.run(["ip", "-d", "link"]).stdout.split("\n") if "prog/xdp" in w)
     return held

@@ -48,15 +48,19 @@ class Site:
     wan: str
 
     def steady(self, seconds: float = 120) -> None:
-        """Waits until every CPU of both gateways has its SAs, and no flow is on a fallback SA any more."""
+        """Waits until every CPU has its SAs, flowfast has followed, and no flow is on a fallback SA any more."""
         deadline = time.monotonic() + seconds
         while True:
             self.flows.send(3)
             if self.wan == "rss" and "STEER_COLLISION" in self.plan():
                 self.rekey()  # SPIs are drawn at random: now and then two of them share a slot
-            if cpus_with_sas(self.topo.gw1, OUT) == CPUS and self.look(5).fallback_share(OUT) < 0.01:
+            if cpus_with_sas(self.topo.gw1, OUT) == CPUS and self._settled(self.look(5)):
                 return
             assert time.monotonic() < deadline, self.said()
+
+    def _settled(self, seen: Seen) -> bool:
+        """A new SA's rule is there a round later than the SA."""
+        return seen.fallback_share(OUT) < 0.01 and (self.wan == "rps" or seen.own_share(IN) >= 0.99)
 
     def plan(self) -> str:
         return self.router.flowfast("plan", str(self.router.config)).stdout

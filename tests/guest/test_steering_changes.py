@@ -17,7 +17,7 @@ from flowfast.plan.steering.cpus import CPU_ACQUIRE
 from tests.guest.router import Router
 from tests.guest.steered import Flows, add_sas_by_cpu, fallback_share, knobs, watching
 
-pytestmark = [pytest.mark.guest(images=["debian14"], nics=3, cpus=4), pytest.mark.long(seconds=120)]
+pytestmark = [pytest.mark.guest(images=["debian14"], nics=3, cpus=4), pytest.mark.long(seconds=200)]
 
 CONFIG = "devices: {lan: [lan0], wan: [wan0]}\nsteering: {wan: xdp, lan: rps}\n"
 
