@@ -130,12 +130,12 @@ class Seen:
                     found[cpu] = found.get(cpu, 0) + packets
         return found
 
-    def own_share(self, direction: Direction) -> float:
-        """The worst of all SAs by CPU: packets that its own CPU processed, of all of them."""
+    def own_share(self, direction: Direction, least: int = 20) -> float:
+        """The worst of all SAs by CPU with so many packets at least: those that its own CPU processed, of all."""
         shares = []
         for (way, spi), sa in self.sas.items():
             by_cpu = self.cpus.get((way, spi), {})
-            if way is direction and sa.pcpu is not None and sum(by_cpu.values()) >= 20:
+            if way is direction and sa.pcpu is not None and sum(by_cpu.values()) >= least:
                 shares.append(by_cpu.get(sa.pcpu, 0) / sum(by_cpu.values()))
         assert shares, "no SA by CPU carried anything"
         return min(shares)

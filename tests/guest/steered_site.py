@@ -60,7 +60,9 @@ class Site:
 
     def _settled(self, seen: Seen) -> bool:
         """A new SA's rule is there a round later than the SA."""
-        return seen.fallback_share(OUT) < 0.01 and (self.wan == "rps" or seen.own_share(IN) >= 0.99)
+        if seen.fallback_share(OUT) >= 0.01 or not seen.working(IN):
+            return False
+        return self.wan == "rps" or seen.own_share(IN, least=1) >= 0.99
 
     def plan(self) -> str:
         return self.router.flowfast("plan", str(self.router.config)).stdout

@@ -66,7 +66,7 @@ def test_it_is_shown_and_measured(site: Site) -> None:
 @pytest.mark.long
 @pytest.mark.parametrize("site", ["nic rps rps", "nic xdp encap"], indirect=True)
 def test_rfs_beside_it_moves_nothing_that_is_forwarded(site: Site) -> None:
-    """On NICs only: over veth an ESP packet keeps the hash of the packet in it, which is that of a socket's flow here."""
+    """On NICs only: over veth an ESP packet keeps the hash of what is in it, by which RFS finds a host's socket."""
     entries = Path("/proc/sys/net/core/rps_sock_flow_entries")
     set_all = 'for each in /sys/class/net/*/queues/rx-*/rps_flow_cnt; do echo "$0" >$each; done'
     try:
