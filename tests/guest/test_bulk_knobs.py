@@ -158,6 +158,10 @@ class Controller:
             return ""
 
 
+def linked(nic: str) -> None:
+    until(lambda: (SYSFS / nic / "operstate").read_text().strip() == "up", f"{nic} has no link")
+
+
 @pytest.fixture
 def nics() -> Iterator[tuple[str, str]]:
     """Two NICs that are joined, up; and an xfrm interface, ipsec9."""
@@ -168,7 +172,7 @@ def nics() -> Iterator[tuple[str, str]]:
     run("ip", "link", "add", "ipsec9", "type", "xfrm", "dev", "lo", "if_id", "9")
     for device in (nic, other, "ipsec9"):
         run("ip", "link", "set", device, "up")
-    until(lambda: (SYSFS / nic / "operstate").read_text().strip() == "up", f"{nic} has no link")
+    linked(nic)
     yield nic, other
     removed()
     run("ip", "link", "del", "ipsec9")
@@ -304,6 +308,7 @@ def test_rings_and_coalescing_of_a_nic(nics: tuple[str, str], tmp_path: Path, im
     before = by_others(nic)
     code, said = invoke(("apply", str(config), "--json"))
     assert code == 0, said
+    linked(nic)  # again: other rings are made with the device down
     now = by_others(nic)
     rings = now[f"{nic} -g"].split("Current hardware settings:")[1]
     assert [int(rings.split(f"{name}:")[1].split()[0]) for name in ("RX", "TX")] == [1008, 512]
@@ -316,6 +321,7 @@ def test_rings_and_coalescing_of_a_nic(nics: tuple[str, str], tmp_path: Path, im
     assert [each["code"] for each in again["failures"]] == ["KNOB_ROUNDED"]
     with Controller(config) as controller:
         controller.until(lambda: "flowfast_reconcile_last_success_timestamp_seconds " in controller.metrics())
+    linked(nic)
     assert by_others(nic) == now
     removed()
     until(lambda: by_others(nic) == before, "it did not all come back")
