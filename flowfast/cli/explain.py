@@ -190,6 +190,8 @@ def _sa(way: Way) -> str:
     if not way.sas:
         return "no SA"
     several = ", ".join(map(_sa_text, way.sas[:4])) + (", ..." if len(way.sas) > 4 else "")
+    if any(sa.pcpu is not None for sa in way.sas):
+        return f"one of {len(way.sas)} SAs, by the CPU that it is on: {several}"
     return f"one of {len(way.sas)} SAs, which cannot be told now: {several}"
 
 

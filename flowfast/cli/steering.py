@@ -65,7 +65,7 @@ STEERING = (
     Column("tunnel", "tunnel"),
     Column("dir", "direction"),
     Column("SPI", "spi", lambda value: f"{value:#010x}"),
-    Column("SA's CPU", "pcpu"),
+    Column("SA's CPU", "owner"),
     Column("device", "device"),
     Column("by", "backend"),
     Column("queue", "queue"),
@@ -85,6 +85,7 @@ def steering_rows(sight: "Sight", sighted: Sightings | Reason) -> Iterator[Row]:
         own = None if not by_cpu or place.pcpu is None else by_cpu.get(place.pcpu, 0) / total
         yield {
             **placement_json(place),
+            "owner": "any" if place.pcpu is None else str(place.pcpu),
             "seen": None if not by_cpu else _seen(by_cpu),
             "packets": None if by_cpu is None else {str(cpu): packets for cpu, packets in sorted(by_cpu.items())},
             "own_share": own,

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from itertools import zip_longest
 from typing import NamedTuple
 
 
@@ -82,4 +83,8 @@ class Turn:
 
     def __str__(self) -> str:
         ending = ", as before flowfast" if self.back else ""
+        if self.knob.kind is KnobKind.RSS and "," in self.value:  # hundreds of slots: that some change says more
+            held, value = self.held.split(","), self.value.split(",")
+            changed = sum(was != now for was, now in zip_longest(held, value))
+            return f"{self.knob}: {changed} of {len(value)} slots to other queues{ending}"
         return f"{self.knob}: {self.held or 'none'} -> {self.value or 'none'}{ending}"

@@ -10,7 +10,6 @@ from flowfast.model.steering import GENERIC, Backend, Side
 
 Denied = Mapping[Knob, Denial]
 _KINDS = {Backend.NTUPLE: KnobKind.NTUPLE, Backend.RSS: KnobKind.RSS, Backend.XDP: KnobKind.XDP}
-AGAIN = "it is asked for again when the device was made anew, after `flowfast apply --remove`, or by"
 
 
 def by_driver(nic: Nic, denied: Denied) -> Denial | None:
@@ -48,7 +47,7 @@ def passed_over(side: Side, order: Iterable[Backend], taken: Backend | None, nic
         if said := denial(backend, nic, denied):
             instead = "nothing" if taken is None else str(taken)
             sentence = f"no steering by {backend}, which the kernel refused ({said.words}): {instead} does it instead"
-            remedy = f"{AGAIN} steering.{side}: {backend}"
+            remedy = f"steering.{side}: {backend} asks again; so do a device made anew and `flowfast apply --remove`"
             reasons.append(Reason("BACKEND_REFUSED", nic.name, sentence, remedy))
     return reasons
 

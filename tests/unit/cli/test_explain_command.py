@@ -114,7 +114,7 @@ def test_of_several_sas_the_one_that_carries_packets_is_found(
     applied(router, site)
     asked = ("explain", "10.1.0.5", "10.2.0.9", "tcp", "443", "--config", site)
     monkeypatch.setattr(module, "WATCH_SECONDS", 0.01)
-    assert "one of 3 SAs, which cannot be told now: 0xc0000001 (any CPU), 0xc1000000 (CPU 0)," in look(*asked).output
+    assert "one of 3 SAs, by the CPU that it is on: 0xc0000001 (any CPU), 0xc1000000 (CPU 0)," in look(*asked).output
     dumped = router.xfrm.sas
     spi = 0xC1000001
 

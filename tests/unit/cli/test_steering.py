@@ -9,7 +9,7 @@ from flowfast.apply import journal, knobs
 from flowfast.cli.steering import print_steering, steering_json, steering_reasons, steering_rows
 from flowfast.kernel.knobs import FakeKnobs
 from flowfast.kernel.machine import FakeMachine
-from flowfast.model.knob import Knob, KnobKind
+from flowfast.model.knob import Knob, KnobKind, Turn
 from flowfast.model.reason import Reason
 from flowfast.model.sa import Direction
 from flowfast.plan.case import Sight
@@ -49,6 +49,7 @@ def test_what_was_seen_stands_beside_what_was_wanted() -> None:
     seen = {row["spi"]: row for row in rows}
     assert seen[one.sa.spi]["seen"] == "1 (750), 0 (250)"
     assert seen[one.sa.spi]["own_share"] == 0.75
+    assert [row["owner"] for row in rows] == ["any" if row["pcpu"] is None else str(row["pcpu"]) for row in rows]
     assert seen[one.sa.spi]["packets"] == {"0": 250, "1": 750}
     others = [row for row in rows if row["spi"] != one.sa.spi]
     assert all(row["seen"] is None and row["own_share"] is None and row["packets"] == {} for row in others)
@@ -117,3 +118,11 @@ def test_apply_goes_on_at_once_where_a_nic_refuses(monkeypatch: pytest.MonkeyPat
     again = flowfast("plan", str(file), "--detailed-exitcode")
     assert again.exit_code == 0, again.output
     assert "wan0 by xdp" in again.output
+
+
+def test_a_table_of_slots_is_told_by_how_many_change() -> None:
+    table = Knob(KnobKind.RSS, "wan0", "indirection")
+    assert str(Turn(table, "0,1,2,3", "0,1,0,1")) == "wan0 indirection: 2 of 4 slots to other queues"
+    back = Turn(table, "0,1", "1,0", back=True)
+    assert str(back) == "wan0 indirection: 2 of 2 slots to other queues, as before flowfast"
+    assert str(Turn(table._replace(name="rx-flow-hash esp4"), "sdfn", "sd")) == "wan0 rx-flow-hash esp4: sd -> sdfn"
