@@ -83,20 +83,23 @@ def parse_result(text: str) -> Result:
 
 
 def _run(load: Load) -> str:
-    """In the namespace: gives the device to the first thread, sets it up, runs it to its end."""
+    """In the namespace: gives the device to the first thread, sets it up, runs it to its end.
+
+    Each line has its end: before 6.15 pktgen read on behind what it was given, to the next blank.
+    """
     thread, device = PROC / "kpktgend_0", PROC / load.device
-    thread.write_text("rem_device_all")
-    thread.write_text(f"add_device {load.device}")
+    thread.write_text("rem_device_all\n")
+    thread.write_text(f"add_device {load.device}\n")
     try:
         for option in load.options():
             try:
-                device.write_text(option)
+                device.write_text(f"{option}\n")
             except OSError as e:
                 raise LabError(f"pktgen on {load.device}: {option!r}: {e.strerror}") from e
-        (PROC / "pgctrl").write_text("start")
+        (PROC / "pgctrl").write_text("start\n")
         return device.read_text()
     finally:
-        thread.write_text("rem_device_all")
+        thread.write_text("rem_device_all\n")
 
 
 def pktgen(ns: Netns, load: Load, timeout: float = 300) -> Result:
