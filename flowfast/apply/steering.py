@@ -34,6 +34,8 @@ def note(machines: Machines, known: Machine, turned: Iterable[Turn], refused: It
     """Notes what was denied, for the next plan and every other process; True where it is news to the plan."""
     denied = dict(known.denied)
     for turn in turned:
+        if turn.back:  # what was before flowfast is no answer to what it asks for
+            continue
         # That the program runs behind the driver does not say that it would run in it.
         if turn.knob.kind is not KnobKind.XDP or (turn.knob in denied and denied[turn.knob].value == turn.value):
             denied.pop(turn.knob, None)

@@ -127,5 +127,6 @@ def test_only_what_a_driver_does_not_do_is_noted() -> None:
 def test_what_was_turned_after_all_is_not_denied_any_more() -> None:
     memory = FakeMachine(machine(denied={RULE: FULL, PROGRAM: NATIVE}))
     behind = Turn(PROGRAM, "generic flowfast_wan3", "none")
+    assert not note(memory, memory.machine, [Turn(RULE, "none", "a rule", back=True)], [])
     assert note(memory, memory.machine, [Turn(RULE, "another rule", "none"), behind], [])
     assert memory.machine.denied == {PROGRAM: NATIVE}  # that it runs behind the driver does not say that it would in it
