@@ -63,7 +63,7 @@ def bulking_rows(sight: Sight) -> Iterator[Row]:
             "profile": str(config.bulk.of(site.device)) if config else None,
             "planned": None if sight.desired is None else wanted in sight.desired.knobs,
             "stage": str(site.knobs.stage),
-            "shield": site.knobs.values.get("shield"),
+            "shield": "held" if site.held else site.knobs.values.get("shield"),
             "best": best,
             "flush_timeout": _either(site.knobs.values[name] for name in site.knobs.napi("gro_flush_timeout")),
             "factor": arrived.factor if arrived else None,

@@ -14,7 +14,7 @@ from flowfast.kernel.netlink import attribute, attributes, nested, text
 from flowfast.kernel.nic_settings import nic_settings, of_device
 from flowfast.kernel.shield import ShieldKnob
 from flowfast.kernel.sizes import sizes
-from flowfast.model.bulk import FEATURES, NAPI, OFFLOADS, DeviceKnobs, knob_of
+from flowfast.model.bulk import FEATURES, HELD, NAPI, OFFLOADS, DeviceKnobs, knob_of
 from flowfast.model.errors import KernelError
 from flowfast.model.knob import Knob, KnobKind, Settings
 from flowfast.model.link import Link
@@ -121,6 +121,8 @@ class RealBulk:
             ours |= _files(link, NAPI if shown is None else NAPI[2:] if own and not _threads(own) else ())
             shield = self._shield.read(Knob(KnobKind.SHIELD, link.name, "shield")) if not link.is_xfrm else None
             ours |= {"shield": shield} if shield else {}
+            if shield == "on":
+                ours[HELD] = "on" if self._shield.held(link.name) else "off"
             found[link.name] = DeviceKnobs(ours, fixed & {*FEATURES, *OFFLOADS})
         return found
 

@@ -22,6 +22,8 @@ _INFO = 256  # bytes of struct bpf_prog_info and bpf_map_info (linux/bpf.h) that
 _PROG_MAPS = Struct("=52xIQ16s")  # nr_map_ids, map_ids, name
 _MAP_NAME = Struct("=24x16s")
 _PROG_TYPE_XDP = 6
+_LINK_XDP = 37  # BPF_XDP of enum bpf_attach_type
+_LINK_INFO = Struct("=8xI4xI")  # struct bpf_link_info of an XDP link: prog_id, xdp.ifindex
 _IF_NOEXIST, _GENERIC, _NATIVE = 1 << 0, 1 << 1, 1 << 2  # XDP_FLAGS_* of linux/if_link.h
 
 
@@ -45,6 +47,12 @@ class _TestRun(ctypes.Structure):
         ("cpu", ctypes.c_uint32),
         ("batch_size", ctypes.c_uint32),
     )
+
+
+class _LinkCreate(ctypes.Structure):
+    """The beginning of struct bpf_link_create_opts (tools/lib/bpf/bpf.h)."""
+
+    _fields_ = (("sz", ctypes.c_size_t), ("flags", ctypes.c_uint32), ("padding", ctypes.c_uint32))
 
 
 @cache
@@ -79,6 +87,10 @@ def _lib() -> ctypes.CDLL:
         ("bpf_xdp_query_id", ctypes.c_int, (ctypes.c_int, ctypes.c_int, pointer)),
         ("bpf_prog_load", ctypes.c_int, (ctypes.c_int, text, text, text, ctypes.c_size_t, pointer)),
         ("bpf_prog_test_run_opts", ctypes.c_int, (ctypes.c_int, pointer)),
+        ("bpf_link_create", ctypes.c_int, (ctypes.c_int, ctypes.c_int, ctypes.c_int, pointer)),
+        ("bpf_link_detach", ctypes.c_int, (ctypes.c_int,)),
+        ("bpf_obj_pin", ctypes.c_int, (ctypes.c_int, text)),
+        ("bpf_obj_get", ctypes.c_int, (text,)),
     ):
         function = getattr(lib, name)
         function.restype, function.argtypes = result, arguments
@@ -245,6 +257,55 @@ def attach_xdp(ifindex: int, program: Program | None, *, replace: bool = False, 
     flags = (_GENERIC if generic else _NATIVE) | (0 if program is None or replace else _IF_NOEXIST)
     fd = -1 if program is None else program.fd
     _checked(_lib().bpf_xdp_attach(ifindex, fd, flags, None), f"XDP on device {ifindex}")
+
+
+def pin_xdp(ifindex: int, program: Program, pin: Path) -> None:
+    """Native XDP on a device by a link that lives as long as the file `pin` of a bpffs does: no netlink request takes
+    it off or replaces it (dev_xdp_attach, net/core/dev.c, since 5.9). Raises KernelError."""
+    options = _LinkCreate(sz=ctypes.sizeof(_LinkCreate), flags=_NATIVE)
+    what = f"XDP link to device {ifindex}"
+    link = _checked(_lib().bpf_link_create(program.fd, ifindex, _LINK_XDP, ctypes.byref(options)), what)
+    try:
+        _checked(_lib().bpf_obj_pin(link, os.fsencode(pin)), f"{what}: {pin}")
+    finally:
+        os.close(link)
+
+
+def pinned_xdp(pin: Path) -> tuple[int, int] | None:
+    """Device and program of the XDP link that is pinned there, by number: device 0 is gone. None: no such file."""
+    with _pinned(pin) as link:
+        if link is None:
+            return None
+        program, ifindex = _LINK_INFO.unpack_from(_info(link))
+        return ifindex, program
+
+
+def unpin_xdp(pin: Path) -> None:
+    """Takes what is pinned there off its device at once, and the file away; no such file is no error."""
+    with _pinned(pin) as link:
+        if link is not None:
+            result = _lib().bpf_link_detach(link)
+            if result != -errno.ENOLINK:  # its device is gone
+                _checked(result, f"{pin}: XDP link")
+            pin.unlink(missing_ok=True)
+
+
+@contextmanager
+def _pinned(pin: Path) -> Iterator[int | None]:
+    link = _lib().bpf_obj_get(os.fsencode(pin))
+    if link in (-errno.ENOENT, -errno.ENOTDIR):
+        yield None
+        return
+    _checked(link, str(pin))
+    try:
+        yield link
+    finally:
+        os.close(link)
+
+
+def xdp_id(ifindex: int) -> int:
+    """The number of the native program on a device; 0 for none. Raises KernelError."""
+    return _attached(ifindex, _NATIVE)
 
 
 @contextmanager

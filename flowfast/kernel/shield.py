@@ -7,17 +7,24 @@ Its UDP gets metadata of its own, which keeps GRO from merging it (skb_metadata_
 of any size, or a large packet would pass the small one before it. Small TCP segments get PSH, which ends a merge
 (tcp_gro_receive): nothing joins them, and what came before leaves first. With metadata, those with PSH would pass it.
 
+Without the program fraglist GRO kills the kernel, so that it is held: by a link, pinned where it outlives flowfast,
+which no netlink request takes off the device.
+
 The program is written here as the kernel takes it, so that no compiler is needed; libbpf loads it.
 """
 
 import errno
+import logging
 import socket
 import struct
 from contextlib import suppress
+from pathlib import Path
 
-from flowfast.kernel import libbpf
+from flowfast.kernel import bpffs, libbpf
 from flowfast.model.errors import FlowfastError, KernelError
 from flowfast.model.knob import Knob
+
+log = logging.getLogger(__name__)
 
 NAME = "flowfast_shield"
 LARGEST = 512
@@ -153,13 +160,42 @@ class ShieldKnob:
         return None
 
     def write(self, knob: Knob, value: str) -> None:
-        """Puts it there or takes it off. Raises KernelError, EBUSY for a device with another's program."""
+        """Puts it there, held wherever it can be, or takes it off. Raises KernelError, EBUSY for a device with
+        another's program."""
         if self.read(knob) is None:
             raise KernelError(f"{knob}: another XDP program is there, or this device has no native XDP", errno.EBUSY)
         index = socket.if_nametoindex(knob.object)
+        pin = _pin(index)
+        if pin is not None:
+            libbpf.unpin_xdp(pin)  # also that of a device which is gone, and had this one's number
         if value == "off":
-            libbpf.attach_xdp(index, None)
+            if libbpf.xdp_id(index):
+                libbpf.attach_xdp(index, None)
             return
         made = load()
         with libbpf.closing_program(made):
-            libbpf.attach_xdp(index, made)
+            if pin is None or not _held(index, made, pin):
+                libbpf.attach_xdp(index, made)
+
+    def held(self, device: str) -> bool:
+        """Whether nobody can take it off by a slip: `ip link set DEVICE xdp off` is refused (EBUSY)."""
+        with suppress(FlowfastError, OSError):
+            index = socket.if_nametoindex(device)
+            pin = _pin(index)
+            return pin is not None and libbpf.pinned_xdp(pin) == (index, libbpf.xdp_id(index))
+        return False
+
+
+def _held(index: int, made: libbpf.Program, pin: Path) -> bool:
+    try:
+        libbpf.pin_xdp(index, made, pin)
+    except KernelError as refused:
+        log.debug("%s", refused)  # without links (before 5.9), or a bpffs that is read-only: it holds no less without
+        return False
+    return True
+
+
+def _pin(index: int) -> Path | None:
+    folder = bpffs.lasting()
+    namespace = Path("/proc/thread-self/ns/net").stat().st_ino
+    return folder / f"{NAME}-{namespace}-{index}" if folder else None

@@ -128,11 +128,14 @@ def knob_of(device: str, name: str) -> Knob:
         return Knob(KnobKind.SIZE, device, name)
     return Knob(KnobKind.NIC if name.startswith(NIC) else KnobKind.FEATURE, device, name)
 
+HELD = "shield-held"
+"""Whether nobody can take the shield off by a slip."""
+
 
 @dataclass(frozen=True, slots=True)
 class DeviceKnobs:
     """Everything of a device that has to do with bulking, as it is: "on", "off", a number. What it does not have is not
-    there. The names: FEATURES, OFFLOADS, NAPI (or each NAPI's own), SIZES, NIC's, and "shield".
+    there. The names: FEATURES, OFFLOADS, NAPI (or each NAPI's own), SIZES, NIC's, "shield" and HELD.
 
     `fixed` are those that the driver does not let anybody turn.
     """

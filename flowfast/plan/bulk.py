@@ -7,7 +7,7 @@ from typing import Literal
 
 from flowfast.config.bulk import Profile, Risk
 from flowfast.config.schema import Config
-from flowfast.model.bulk import Bulked, BulkState, Case, DeviceKnobs, Side, Stage, Verdict, kernel_id
+from flowfast.model.bulk import HELD, Bulked, BulkState, Case, DeviceKnobs, Side, Stage, Verdict, kernel_id
 from flowfast.model.knob import Knob, KnobKind, Settings
 from flowfast.model.reason import Reason, Severity
 from flowfast.model.state import RouterState
@@ -49,6 +49,11 @@ class Site:
     def shielded(self) -> bool:
         """Whether the shield is on it now."""
         return self.knobs.values.get("shield") == "on"
+
+    @property
+    def held(self) -> bool:
+        """Whether nobody can take it off by a slip."""
+        return self.shielded and self.knobs.values.get(HELD) == "on"
 
     def cases(self, stage: Stage, finished: bool, esp_offload: bool, shield: bool) -> Iterator[Case]:
         """All that must be qualified. What comes out of one of several tunnels may go into another."""
@@ -105,7 +110,7 @@ def problems(site: Site, stage: Stage, bulk: BulkState, shield: bool = False) ->
                 sentence = f"nothing was put together when {case} was tried ({cell.date}), which proves nothing"
                 found.append(Problem(Risk.UNQUALIFIED, sentence))
             bare = table.get(replace(case, shield=False))
-            if case.shield and bare is not None and Verdict.PANIC in bare.verdicts.values():
+            if case.shield and not site.held and bare is not None and Verdict.PANIC in bare.verdicts.values():
                 sentence = f"{stage} kills the kernel as soon as anybody takes the shield's XDP program off the device"
                 found.append(Problem(Risk.UNSHIELDED, f"{sentence} (bulk: {{accept: [{Risk.UNSHIELDED}]}})"))
             control = table.get(replace(case, stage=Stage.OFF, shield=False))

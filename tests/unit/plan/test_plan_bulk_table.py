@@ -53,6 +53,14 @@ def test_auto_may_merge_udp_on_both_sides_of_every_kernel_of_the_lab(kernel: str
 
 
 @pytest.mark.parametrize("kernel", KERNELS)
+def test_the_fastest_stage_is_for_a_shield_that_nobody_takes_off_by_a_slip(kernel: str) -> None:
+    held = virtio(kernel, esp_offload=True, shield_held="on")
+    assert best(plan(held, AUTO)) == {"lan0": Stage.LIST, "wan0": Stage.LIST}
+    gone = virtio(kernel, esp_offload=True, shield_held="on", shield="off")
+    assert Stage.LIST not in plan(gone, AUTO).stages["lan0"]
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
 def test_nothing_merges_udp_on_the_lan_without_the_shield(kernel: str) -> None:
     desired = plan(virtio(kernel, esp_offload=True), config("bulk: {profile: auto, shield: false}"))
     assert set(desired.stages["lan0"]) == {Stage.GRO, Stage.OFF}
