@@ -45,7 +45,7 @@ $b mkdir /upper/root /upper/work /upper/src /upper/srcwork /dev/pts /dev/shm
 $b mount -t overlay -o lowerdir=/lower,upperdir=/upper/root,workdir=/upper/work root /root
 $b mount -a
 for folder in dev proc sys; do $b mount --move /$folder /root/$folder; done
-$b mkdir /root/run/netns /root/run/lock /root/run/lab
+$b mkdir /root/run/netns /root/run/lock /root/run/lab /root/run/bpf
 $b cp /lab/* /bin/busybox /root/run/lab/
 exec $b switch_root /root /run/lab/busybox sh /run/lab/main
 """
@@ -60,6 +60,8 @@ $b ln -s fd/0 /dev/stdin
 $b ln -s fd/1 /dev/stdout
 $b ln -s fd/2 /dev/stderr
 $b ip link set lo up
+# Where `ip netns exec`, which lays another /sys over this one, leaves it to be found.
+$b mount --bind /sys/fs/bpf /run/bpf
 echo flowfast > /proc/sys/kernel/hostname
 for port in /sys/class/virtio-ports/*; do
     read -r name < $port/name && eval $name=/dev/${port##*/}

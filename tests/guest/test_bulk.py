@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from flowfast.apply.knobs import KnobJournal
+from flowfast.kernel import bpffs
 from flowfast.kernel.arrivals import RealArrivals
 from flowfast.kernel.features import RealBulk
 from flowfast.kernel.knobs import RealKnobs
@@ -19,13 +20,14 @@ from flowfast.lab.netns import Netns
 from flowfast.lab.nodes import Device, set_up
 from flowfast.lab.topology import TwoGateways, two_gateways
 from flowfast.lab.wires import End, Veth
-from flowfast.model.bulk import Arrival, DeviceKnobs, Stage
+from flowfast.model.bulk import HELD, Arrival, DeviceKnobs, Stage
 from flowfast.model.errors import KernelError
 from flowfast.model.knob import Knob, KnobKind, Turned
 
 pytestmark = pytest.mark.guest(images=["debian14"], nics=3)
 
 LIST = Knob(KnobKind.FEATURE, "lan0", "rx-gro-list")
+SHIELD = Knob(KnobKind.SHIELD, "lan0", "shield")
 CHECKSUM = Knob(KnobKind.FEATURE, "lan0", "rx-checksum")
 EMPTY = '{"version": 1, "turned": []}'
 CONFIG = """
@@ -93,6 +95,20 @@ def values(ns: Netns) -> dict[str, dict[str, str]]:
 def waits(knobs: DeviceKnobs) -> set[str]:
     """How long each NAPI of the device has packets wait."""
     return {knobs.values[name] for name in knobs.napi("gro_flush_timeout")}
+
+
+def test_nobody_takes_the_shield_off_by_a_slip(topo: TwoGateways) -> None:
+    """Fraglist GRO without it kills the kernel. Whoever put it there is gone by the time that anybody tries."""
+    gw1 = topo.gw1
+    assert gw1.call(turn, SHIELD, "on") is None
+    assert [gw1.call(look)["lan0"].values[name] for name in ("shield", HELD)] == ["on", "on"]
+    for words in ("xdp off", "xdpdrv off", "xdpgeneric off"):
+        tried = gw1.run(["ip", "link", "set", "lan0", *words.split()], check=False)
+        assert "Can't replace active BPF XDP link" in tried.stderr or words.startswith("xdpgeneric")
+        assert gw1.call(look)["lan0"].values["shield"] == "on"
+    assert gw1.call(turn, SHIELD, "off") is None
+    assert gw1.call(look)["lan0"].values["shield"] == "off"
+    assert not list(bpffs.USUAL.glob("flowfast*"))
 
 
 @pytest.mark.long
