@@ -92,6 +92,10 @@ class FeatureKnob:
         except KernelError:
             return None
 
+    def lists(self, device: str) -> bool:
+        """Whether fraglist GRO is on there."""
+        return all(self.read(Knob(KnobKind.FEATURE, device, name)) == "on" for name in ("rx-gro", "rx-gro-list"))
+
     def write(self, knob: Knob, value: str) -> None:
         """Turns it. Raises KernelError."""
         self._features.write(knob.object, knob.name, value == "on")

@@ -99,11 +99,11 @@ class RealKnobs:
     """The machine's."""
 
     def __init__(self) -> None:
-        files = Files()
+        files, features = Files(), FeatureKnob()
         self._adapters: dict[KnobKind, Adapter] = {
             KnobKind.DEVICE: files,
-            KnobKind.FEATURE: FeatureKnob(),
-            KnobKind.SHIELD: ShieldKnob(),
+            KnobKind.FEATURE: features,
+            KnobKind.SHIELD: ShieldKnob(features.lists),
             KnobKind.IRQ: files,
             KnobKind.SYSCTL: files,
             KnobKind.RSS: ethtool.RssKnobs(),

@@ -17,6 +17,7 @@ import errno
 import logging
 import socket
 import struct
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -149,7 +150,10 @@ def load() -> libbpf.Program:
 
 
 class ShieldKnob:
-    """The shield on a device: "on" or "off"."""
+    """The shield on a device: "on" or "off". `needed`: whether a stage is on there that kills the kernel without it."""
+
+    def __init__(self, needed: Callable[[str], bool] = lambda _device: False) -> None:
+        self._needed = needed
 
     def read(self, knob: Knob) -> str | None:
         """None where another program is there, where there is no such device, or nobody to tell (libbpf)."""
@@ -160,10 +164,12 @@ class ShieldKnob:
         return None
 
     def write(self, knob: Knob, value: str) -> None:
-        """Puts it there, held wherever it can be, or takes it off. Raises KernelError, EBUSY for a device with
-        another's program."""
+        """Puts it there, held wherever it can be, or takes it off. Raises KernelError: EBUSY for a device with
+        another's program, and where the shield is needed."""
         if self.read(knob) is None:
             raise KernelError(f"{knob}: another XDP program is there, or this device has no native XDP", errno.EBUSY)
+        if value == "off" and self._needed(knob.object):
+            raise KernelError(f"{knob} stays on: rx-gro-list is on, and without it kills the kernel", errno.EBUSY)
         index = socket.if_nametoindex(knob.object)
         pin = _pin(index)
         if pin is not None:

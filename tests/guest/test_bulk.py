@@ -106,6 +106,9 @@ def test_nobody_takes_the_shield_off_by_a_slip(topo: TwoGateways) -> None:
         tried = gw1.run(["ip", "link", "set", "lan0", *words.split()], check=False)
         assert "Can't replace active BPF XDP link" in tried.stderr or words.startswith("xdpgeneric")
         assert gw1.call(look)["lan0"].values["shield"] == "on"
+    assert gw1.call(turn, LIST, "on") is None
+    assert "rx-gro-list is on" in (gw1.call(turn, SHIELD, "off") or "")
+    assert gw1.call(turn, LIST, "off") is None
     assert gw1.call(turn, SHIELD, "off") is None
     assert gw1.call(look)["lan0"].values["shield"] == "off"
     assert not list(bpffs.USUAL.glob("flowfast*"))

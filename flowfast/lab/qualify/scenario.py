@@ -214,6 +214,8 @@ def _seen(topo: TwoGateways) -> int:
 def _stage(topo: TwoGateways, case: Case) -> Iterator[None]:
     """The stage on the devices of its side, and everything off on the others."""
     merging = {"lan0"} if case.side is Side.LAN else {"wan0", "ipsec0"}
+    topo.gw1.run(["ethtool", "-K", "lan0", *FEATURES[Stage.OFF].split()])  # it is not taken off below what needs it
+    topo.gw1.call(_turn, Knob(KnobKind.SHIELD, "lan0", "shield"), "on" if case.shield else "off")
     for ns in {topo.gw1, topo.underlay1}:
         present = ns.call(_devices)
         for device in present:
@@ -227,8 +229,6 @@ def _stage(topo: TwoGateways, case: Case) -> Iterator[None]:
         ends = ((topo.h1, "e0"), (topo.gw2, "wan0"))
         for ns, device in ends:
             ns.run(["ethtool", "-K", device, "tso", "off"])
-    shield = Knob(KnobKind.SHIELD, "lan0", "shield")
-    topo.gw1.call(_turn, shield, "on" if case.shield else "off")
     yield
 
 
