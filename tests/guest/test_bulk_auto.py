@@ -21,7 +21,7 @@ devices: {lan: [lan0], wan: [wan0]}
 bulk: {profile: auto}
 """
 MERGE_UDP = ("gro-list ", "udp-gro-forwarding ")
-"""What a decision for one of the stages begins with that put UDP together: which of them is a matter of a few percent."""
+"""How a decision for a stage that puts UDP together begins: which of them is a matter of a few percent."""
 SETTLES = 30.0
 LATEST = 90.0
 """Seconds until what must have happened has: the guest is emulated, with one CPU for all."""
