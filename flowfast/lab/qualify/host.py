@@ -61,6 +61,7 @@ class _Heard:
     verdicts: dict[str, Verdict] = field(default_factory=dict)
     merged: float | None = None
     cells: list[Cell] = field(default_factory=list)
+    impossible: set[Case] = field(default_factory=set)
 
     def feed(self, data: bytes) -> Iterator[dict[str, Any]]:
         """Takes output of the scenario, and passes its events on."""
@@ -83,6 +84,8 @@ class _Heard:
             self.kind = event["kind"]
         elif "done" in event:
             self.end()
+        elif "impossible" in event:
+            self.impossible.add(case_of(event["impossible"]))
 
     def end(self, how: Verdict | None = None) -> None:
         """The case is over; `how` says what became of the kind that was under way."""
@@ -107,7 +110,8 @@ def qualify(
     """Runs the cases of one driver in guests of `image`; every cell is told as soon as it is known.
 
     A guest that panics is booted again for what is left; the kind under way has its verdict, those behind it in its
-    case stay unknown. Raises GuestError where a guest dies before any case has begun.
+    case stay unknown. What cannot be tried (the shield on a driver without XDP) has no cell. Raises
+    GuestError where a guest dies before any case has begun.
     """
     left = list(cases)
     while left:
@@ -119,6 +123,8 @@ def qualify(
             for event in heard.feed(data):
                 if "verdict" in event and event["verdict"] != "whole":
                     say(f"{heard.case}: {event['kind']}: {json.dumps(event)}")
+                if "impossible" in event:
+                    say(f"{case_of(event['impossible'])}: cannot be tried: {event['why']}")
             for cell in heard.cells[known:]:
                 told(cell)
             known = len(heard.cells)
@@ -135,7 +141,7 @@ def qualify(
             say(str(error))
             heard.end(Verdict.PANIC if "panic" in str(error) else Verdict.LOST)
             take(b"")
-        tried = {cell.case for cell in heard.cells}
+        tried = {cell.case for cell in heard.cells} | heard.impossible
         if not tried:
             if died is not None:
                 raise died

@@ -9,8 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,6 +23,7 @@ from flowfast.lab.qualify.traffic import Arrived, Ends, tcp, udp
 from flowfast.lab.topology import TUNNEL_MTU, Family, Kind, TwoGateways, two_gateways
 from flowfast.lab.wires import WireKind
 from flowfast.model.bulk import Case, Side, Stage, Verdict
+from flowfast.model.errors import KernelError
 from flowfast.model.knob import Knob, KnobKind
 from flowfast.qualified import case_json, case_of
 
@@ -74,7 +74,9 @@ def run(cases: Sequence[Case], say: Any) -> None:
                 _quiet(each)
             _flowtable(topo)
             for case in those:
-                with _stage(topo, case):
+                if refused := _stage(topo, case):
+                    say({"impossible": case_json(case), "why": refused})
+                else:
                     _kinds(topo, case, say)
 
 
@@ -210,12 +212,13 @@ def _seen(topo: TwoGateways) -> int:
     return next(int(each["counter"]["packets"]) for each in listed["nftables"] if "counter" in each)
 
 
-@contextmanager
-def _stage(topo: TwoGateways, case: Case) -> Iterator[None]:
-    """The stage on the devices of its side, and everything off on the others."""
+def _stage(topo: TwoGateways, case: Case) -> str | None:
+    """The stage on the devices of its side, and everything off on the others; why there can be no shield, if so."""
     merging = {"lan0"} if case.side is Side.LAN else {"wan0", "ipsec0"}
     topo.gw1.run(["ethtool", "-K", "lan0", *FEATURES[Stage.OFF].split()])  # it is not taken off below what needs it
-    topo.gw1.call(_turn, Knob(KnobKind.SHIELD, "lan0", "shield"), "on" if case.shield else "off")
+    shield = Knob(KnobKind.SHIELD, "lan0", "shield")
+    if refused := topo.gw1.call(_turn, shield, "on" if case.shield else "off"):
+        return refused  # a driver without native XDP
     for ns in {topo.gw1, topo.underlay1}:
         present = ns.call(_devices)
         for device in present:
@@ -229,14 +232,18 @@ def _stage(topo: TwoGateways, case: Case) -> Iterator[None]:
         ends = ((topo.h1, "e0"), (topo.gw2, "wan0"))
         for ns, device in ends:
             ns.run(["ethtool", "-K", device, "tso", "off"])
-    yield
+    return None
 
 
-def _turn(knob: Knob, value: str) -> None:
+def _turn(knob: Knob, value: str) -> str | None:
     """Turns it if it is not so; a guest without libbpf has no shield, and is asked for none."""
     knobs = RealKnobs()
-    if knobs.read([knob]).get(knob, "off") != value:
-        knobs.turn(knob, value)
+    try:
+        if knobs.read([knob]).get(knob, "off") != value:
+            knobs.turn(knob, value)
+    except KernelError as refused:
+        return str(refused)
+    return None
 
 
 def _devices() -> list[str]:

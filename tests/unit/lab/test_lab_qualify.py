@@ -101,6 +101,19 @@ def test_a_guest_that_dies_is_booted_again_for_what_is_left(monkeypatch: pytest.
     assert len(failing) == len(KINDS)
 
 
+def test_what_cannot_be_tried_is_said_has_no_cell_and_is_not_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second, *_ = CASES
+    told = [*whole(first), {"impossible": case_json(second), "why": "no native XDP"}]
+    guests = Guests((told, False))
+    monkeypatch.setattr(Machine, "run", guests.run)
+    found: list[Cell] = []
+    said: list[str] = []
+    qualify("debian14", "virtio_net", [first, second], told=found.append, say=said.append)
+    assert [cell.case for cell in found] == [first]
+    assert guests.asked == [[first, second]]
+    assert said == [f"{second}: cannot be tried: no native XDP"]
+
+
 def test_the_table_comes_back_as_it_was_written(tmp_path: Path) -> None:
     case = Case("veth", False, "policy", 4, Side.LAN, Stage.LIST, True)
     one = Cell(case, "2026-11-24", {"udp4-1": Verdict.LOST, "udp4-60": Verdict.WHOLE}, 3.1)
