@@ -9,7 +9,7 @@ from itertools import cycle
 import pytest
 
 from flowfast.lab.manual_keys import manual_keys
-from flowfast.lab.qualify.cost import Frames, establish, frames_of, nobody
+from flowfast.lab.qualify.cost import establish, frames_of, nobody, slots
 from flowfast.lab.topology import TwoGateways, two_gateways, wan_address
 from flowfast.plan.governor import PEEK_SECONDS
 from tests.guest.router import Router
@@ -25,8 +25,9 @@ MERGE_UDP = ("gro-list ", "udp-gro-forwarding ")
 SETTLES = 30.0
 LATEST = 90.0
 """Seconds until what must have happened has: the guest is emulated, with one CPU for all."""
-AT_ONCE, PAUSE = 256, 0.05
-"""Packets between two pauses, so that flowfast has its turn: some thousands a second."""
+SLOT = "5ms"
+CALLS, PAUSE = 4, 0.05
+"""Calls of 64 packets between two pauses, so that flowfast has its turn: some thousands a second."""
 
 
 @pytest.fixture(scope="module")
@@ -46,16 +47,15 @@ def decisions(router: Router) -> list[str]:
     return [line.removeprefix(mine) for line in lines if line.startswith(mine) and " as one" in line]
 
 
-def send_until(topo: TwoGateways, router: Router, burst: int, what: Frames, done: Callable[[], bool]) -> float:
+def send_until(topo: TwoGateways, router: Router, burst: int, done: Callable[[], bool]) -> float:
     """Bursts of all flows until something is so; and how many seconds that took."""
-    started, sent = time.monotonic(), 0
+    started = time.monotonic()
     sender = topo.h1.socket(socket.AF_PACKET, socket.SOCK_RAW)
-    with sender, nobody(topo.gw1, "wan0", wan_address(2, 4)):
+    with sender, slots(topo.h1, "e0", SLOT), nobody(topo.gw1, "wan0", wan_address(2, 4)):
         sender.bind(("e0", 0))
-        for each in cycle(what.bursts(burst)):
+        for call, each in enumerate(cycle(frames_of(topo, 1, burst)), 1):
             each.send(sender.fileno())
-            sent += burst
-            if sent % AT_ONCE == 0:
+            if call % CALLS == 0:
                 if done():
                     break
                 assert time.monotonic() - started < LATEST, router.log.read_text()
@@ -63,10 +63,10 @@ def send_until(topo: TwoGateways, router: Router, burst: int, what: Frames, done
     return time.monotonic() - started
 
 
-def until_chosen(topo: TwoGateways, router: Router, burst: int, what: Frames) -> tuple[str, float]:
+def until_chosen(topo: TwoGateways, router: Router, burst: int) -> tuple[str, float]:
     """Traffic until something new has been chosen; and how many seconds that took."""
     before = len(decisions(router))
-    took = send_until(topo, router, burst, what, lambda: len(decisions(router)) > before)
+    took = send_until(topo, router, burst, lambda: len(decisions(router)) > before)
     return decisions(router)[-1], took
 
 
@@ -74,13 +74,12 @@ def test_auto_follows_the_traffic(topo: TwoGateways, tmp_path_factory: pytest.Te
     """Bursts: a stage that merges UDP. Packet by packet: none. Bursts again: the stage again; each within 30 s."""
     with Router(topo.gw1, CONFIG, tmp_path_factory.mktemp("auto")) as router:
         establish(topo)
-        what = frames_of(topo, 1)
         # How packets arrive is seen, then the shield is there, then the stages that need it can be tried.
         on = "lan0 rx-gro-list: off -> on"
-        send_until(topo, router, 16, what, lambda: on in router.log.read_text())
-        first, _ = until_chosen(topo, router, 16, what)
-        lone, took_off = until_chosen(topo, router, 1, what)
-        again, took_on = until_chosen(topo, router, 64, what)
+        send_until(topo, router, 16, lambda: on in router.log.read_text())
+        first, _ = until_chosen(topo, router, 16)
+        lone, took_off = until_chosen(topo, router, 1)
+        again, took_on = until_chosen(topo, router, 64)
         print(first, lone, took_off, again, took_on, sep="\n")
         assert first.startswith(MERGE_UDP)
         assert lone.startswith("off ")

@@ -1,7 +1,8 @@
 """What a gateway spends on a packet with and without stages: bursts of small UDP packets with DF, to nobody.
 
 With the guest booted with --icount guest time counts instructions (measured.md): nanoseconds per packet are
-instructions per packet. Frames come from a packet socket, many in one call, and the generator is subtracted.
+instructions per packet. Frames come from a packet socket, many in one call, and leave their host a slot at a time
+(netem): they arrive together, as a busy NIC has them, whenever the emulator takes its turn. The generator is subtracted.
 """
 
 import socket
@@ -9,9 +10,8 @@ import struct
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from ipaddress import IPv4Address
-from itertools import cycle, islice
+from itertools import chain, cycle, islice
 from statistics import median
 from typing import Literal
 
@@ -27,27 +27,18 @@ PORT = 6100
 """Source port of the first flow; the others count up. All go to port 9."""
 PAYLOAD = 22
 """Bytes: frames of 64."""
-RUNS = (1024, 4096, 4096, 4096)
+EACH = 64
+"""Frames of each flow, and frames in each call."""
+RUNS = (1024, 8192, 8192, 8192)
 """Packets of each run; the first does not count."""
-QDISC_BYPASS = 20
-SOL_PACKET = 263
 
 
-@dataclass(frozen=True, slots=True)
-class Frames:
-    """Frames of one direction, by flow: 64 each, with what connected sockets send (DF, an ID that counts up)."""
+def frames(source: str, destination: str, smac: str, dmac: str, burst: int, *, df: bool = True) -> list[Burst]:
+    """EACH frames of each flow, `burst` in a row, made ready to be sent EACH at a time.
 
-    by_flow: tuple[tuple[bytes, ...], ...]
-
-    def bursts(self, size: int) -> list[Burst]:
-        """All frames, `size` in a row of each flow in turn."""
-        return [
-            Burst(flow[start : start + size]) for start in range(0, len(self.by_flow[0]), size) for flow in self.by_flow
-        ]
-
-
-def frames(source: str, destination: str, smac: str, dmac: str, *, df: bool = True) -> Frames:
-    """64 frames for each of the flows."""
+    They are what connected sockets send (DF, an ID that counts up). Of flows that are interleaved packet by packet (1)
+    the ID counts up over all: GRO puts none together, as it could not of flows that are many.
+    """
     ends = (IPv4Address(source), IPv4Address(destination))
     macs = bytes.fromhex(dmac.replace(":", "")) + bytes.fromhex(smac.replace(":", "")) + b"\x08\x00"
 
@@ -56,31 +47,40 @@ def frames(source: str, destination: str, smac: str, dmac: str, *, df: bool = Tr
         head = struct.pack("!HHHH", PORT + flow, 9, 8 + PAYLOAD, 0)
         pseudo = ends[0].packed + ends[1].packed + struct.pack("!HH", UDP, 8 + PAYLOAD)
         sum_ = checksum(pseudo + head + payload) or 0xFFFF
-        ip = struct.pack("!BBHHHBBH", 0x45, 0, 28 + PAYLOAD, number + 1, 0x4000 if df else 0, 64, UDP, 0)
+        count = number if burst > 1 else number * FLOWS + flow
+        ip = struct.pack("!BBHHHBBH", 0x45, 0, 28 + PAYLOAD, count + 1, 0x4000 if df else 0, 64, UDP, 0)
         ip += ends[0].packed + ends[1].packed
         ip = ip[:10] + struct.pack("!H", checksum(ip)) + ip[12:]
         return macs + ip + head[:6] + struct.pack("!H", sum_) + payload
 
-    return Frames(tuple(tuple(frame(flow, number) for number in range(64)) for flow in range(FLOWS)))
+    turns = ((flow, start) for start in range(0, EACH, burst) for flow in range(FLOWS))
+    every = chain.from_iterable([frame(flow, start + more) for more in range(burst)] for flow, start in turns)
+    return [Burst(list(islice(every, EACH))) for _ in range(FLOWS)]
 
 
-def per_packet(host: Netns, device: str, what: Frames, burst: int) -> float:
+@contextmanager
+def slots(host: Netns, device: str, length: str = "1ms") -> Iterator[None]:
+    """What the host sends leaves all at once, at the end of each slot."""
+    host.run(["tc", "qdisc", "replace", "dev", device, "root", "netem", "limit", "4000", "slot", length, length])
+    try:
+        yield
+    finally:
+        host.run(["tc", "qdisc", "del", "dev", device, "root"])
+
+
+def per_packet(host: Netns, device: str, what: list[Burst]) -> float:
     """Nanoseconds a packet: the median of the runs, sent as fast as this one CPU can."""
     sender = host.socket(socket.AF_PACKET, socket.SOCK_RAW)
-    try:
+    with sender, slots(host, device):
         sender.bind((device, 0))
-        sender.setsockopt(SOL_PACKET, QDISC_BYPASS, 1)
-        bursts, descriptor = what.bursts(burst), sender.fileno()
         took = []
         for count in RUNS:
             started = time.monotonic()
-            for each in islice(cycle(bursts), count // burst):
-                each.send(descriptor)
+            for each in islice(cycle(what), count // EACH):
+                each.send(sender.fileno())
             took.append((time.monotonic() - started) * 1e9 / count)
             time.sleep(0.05)
         return median(took[1:])
-    finally:
-        sender.close()
 
 
 @contextmanager
@@ -98,16 +98,16 @@ def nobody(gateway: Netns, device: str, address: str) -> Iterator[list[int]]:
         gateway.run(["ip", "neigh", "del", address, "dev", device])
 
 
-def generator(topo: TwoGateways, burst: int) -> float:
+def generator(topo: TwoGateways) -> float:
     """What a packet costs who sends it: from h1, to nobody."""
-    return per_packet(topo.h1, "e0", _frames(topo.h1, topo, 1, NOBODY), burst)
+    return per_packet(topo.h1, "e0", _frames(topo.h1, topo, 1, NOBODY, 1))
 
 
 def outbound(topo: TwoGateways, burst: int, less: float) -> float:
     """What gw1 spends on a packet from h1 into the tunnel. LabError where not every packet left."""
-    what = frames_of(topo, 1)
+    what = frames_of(topo, 1, burst)
     with nobody(topo.gw1, "wan0", wan_address(2, 4)) as left:
-        took = per_packet(topo.h1, "e0", what, burst)
+        took = per_packet(topo.h1, "e0", what)
     _all(left)
     return took - less
 
@@ -117,11 +117,11 @@ def inbound(topo: TwoGateways, burst: int) -> float:
 
     That is the way from h2 through both gateways, less the way through gw2 alone.
     """
-    what = _frames(topo.h2, topo, 2, _mac(topo.gw2, "lan0"), df=False)
+    what = _frames(topo.h2, topo, 2, _mac(topo.gw2, "lan0"), burst, df=False)
     with nobody(topo.gw2, "wan0", wan_address(1, 4)) as sent:
-        before = per_packet(topo.h2, "e0", what, burst)
+        before = per_packet(topo.h2, "e0", what)
     with nobody(topo.gw1, "lan0", topo.host_address(1, 4)) as left:
-        through = per_packet(topo.h2, "e0", what, burst)
+        through = per_packet(topo.h2, "e0", what)
     _all(sent)
     _all(left)
     return through - before
@@ -136,15 +136,17 @@ def _mac(ns: Netns, device: str) -> str:
     return ns.read(f"/sys/class/net/{device}/address")
 
 
-def frames_of(topo: TwoGateways, side: Literal[1, 2]) -> Frames:
+def frames_of(topo: TwoGateways, side: Literal[1, 2], burst: int) -> list[Burst]:
     """What the host behind gateway `side` sends to the other host, through the gateway."""
     host, gateway = (topo.h1, topo.gw1) if side == 1 else (topo.h2, topo.gw2)
-    return _frames(host, topo, side, _mac(gateway, "lan0"))
+    return _frames(host, topo, side, _mac(gateway, "lan0"), burst)
 
 
-def _frames(host: Netns, topo: TwoGateways, side: Literal[1, 2], dmac: str, *, df: bool = True) -> Frames:
+def _frames(
+    host: Netns, topo: TwoGateways, side: Literal[1, 2], dmac: str, burst: int, *, df: bool = True
+) -> list[Burst]:
     near, far = topo.host_address(side, 4), topo.host_address(2 if side == 1 else 1, 4)
-    return frames(near, far, _mac(host, "e0"), dmac, df=df)
+    return frames(near, far, _mac(host, "e0"), dmac, burst, df=df)
 
 
 def establish(topo: TwoGateways) -> None:
