@@ -2,7 +2,8 @@
 
 With the guest booted with --icount guest time counts instructions (measured.md): nanoseconds per packet are
 instructions per packet. Frames come from a packet socket, many in one call, and leave their host a slot at a time
-(netem): they arrive together, as a busy NIC has them, whenever the emulator takes its turn. The generator is subtracted.
+(netem): they arrive together, as a busy NIC has them, whenever the emulator takes its turn. The generator is
+subtracted.
 """
 
 import socket
