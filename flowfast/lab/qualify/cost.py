@@ -6,6 +6,7 @@ instructions per packet. Frames come from a packet socket, many in one call, and
 subtracted.
 """
 
+import json
 import socket
 import struct
 import time
@@ -86,9 +87,15 @@ def per_packet(host: Netns, device: str, what: list[Burst]) -> float:
 
 @contextmanager
 def nobody(gateway: Netns, device: str, address: str) -> Iterator[list[int]]:
-    """Has what is sent to `address` leave the device for a MAC that nobody has; the list gets how many left."""
+    """Has what is sent to `address` leave the device for a MAC that nobody has; the list gets how many left.
+
+    Afterwards the gateway knows the neighbour that it knew before: of one that it knew not, flows on the flowtable
+    would not ask, but send to a MAC of zeros (neigh->ha, nf_flow_offload_ip_hook, since 6.19).
+    """
     statistics = f"/sys/class/net/{device}/statistics/tx_packets"
-    gateway.run(["ip", "neigh", "replace", address, "lladdr", NOBODY, "dev", device, "nud", "permanent"])
+    known = json.loads(gateway.run(["ip", "-j", "neigh", "show", "to", address, "dev", device]).stdout)
+    entry = ["ip", "neigh", "replace", address, "dev", device, "lladdr"]
+    gateway.run([*entry, NOBODY, "nud", "permanent"])
     left: list[int] = []
     before = int(gateway.read(statistics))
     try:
@@ -96,7 +103,7 @@ def nobody(gateway: Netns, device: str, address: str) -> Iterator[list[int]]:
         time.sleep(0.1)
         left.append(int(gateway.read(statistics)) - before)
     finally:
-        gateway.run(["ip", "neigh", "del", address, "dev", device])
+        gateway.run([*entry, known[0]["lladdr"], "nud", "stale"] if known else ["ip", "neigh", "flush", "to", address])
 
 
 def generator(topo: TwoGateways) -> float:
