@@ -3,6 +3,8 @@
 `ip netns exec` and systemd's sandboxes have mounts of their own; what is pinned in one of those goes with them.
 """
 
+import os
+from contextlib import suppress
 from pathlib import Path
 
 MOUNTS, OF_INIT = Path("/proc/thread-self/mountinfo"), Path("/proc/1/mountinfo")
@@ -15,8 +17,16 @@ def lasting() -> Path | None:
         here, lasts = _mounts(MOUNTS.read_text()), set(_mounts(OF_INIT.read_text()).values())
     except OSError:
         return None
-    found = [folder for folder, device in here.items() if device in lasts]
+    found = [folder for folder, device in here.items() if device in lasts and _seen(folder) == device]
     return USUAL if USUAL in found else next(iter(found), None)
+
+
+def _seen(folder: Path) -> str | None:
+    """The file system that is found there: another mount may lie over it (a network namespace's own /sys)."""
+    with suppress(OSError):
+        device = folder.stat().st_dev
+        return f"{os.major(device)}:{os.minor(device)}"
+    return None
 
 
 def _mounts(text: str) -> dict[Path, str]:

@@ -111,7 +111,7 @@ def test_nobody_takes_the_shield_off_by_a_slip(topo: TwoGateways) -> None:
     assert gw1.call(turn, LIST, "off") is None
     assert gw1.call(turn, SHIELD, "off") is None
     assert gw1.call(look)["lan0"].values["shield"] == "off"
-    assert not list(bpffs.USUAL.glob("flowfast*"))
+    assert not list(bpffs.USUAL.glob("flowfast*"))  # as this process, in no other namespace, sees it
 
 
 @pytest.mark.long
