@@ -14,6 +14,8 @@ ENOUGH = 100
 """Packets on the wire between two looks below which the device is idle: nothing is learnt, and nothing changes."""
 TRY_LOOKS = 5
 """Looks that a stage is judged by, after one that is not counted: two to three seconds."""
+FEW_LOOKS = 2
+"""Looks after which a stage that merged nothing is given up: it only costs."""
 DRIFT_LOOKS = 6
 """Looks in a row that differ from what a stage was chosen by, after which all are tried again."""
 DRIFT = 1.4
@@ -152,18 +154,23 @@ class Governor:
 
     def _compare(self, seen: Seen) -> bool:
         self._now.add(seen)
-        if self._now.looks < TRY_LOOKS or self._on is None:
+        if self._on is None or (self._now.looks < TRY_LOOKS and not self._hopeless()):
             return False
         self._results[self._on] = self._now
-        if self._left:
+        if self._left and (self._left != [Stage.OFF] or any(each.factor >= MERGES for each in self._results.values())):
             return self._turn(self._left.pop(0))
         before = self._choice.stage if self._choice else None
         self._choice = decide(self._results, self._stages, before)
         self._phase, self._peeked, self._drifted = _Phase.SETTLED, seen.at, 0
-        self._reference = self._results[self._choice.stage].factor
+        chosen = self._results.get(self._choice.stage)
+        self._reference = chosen.factor if chosen else 1.0
         best = max(result.factor for result in self._results.values())
         self._lost_at = best if self._choice.stage is Stage.OFF else 0.0
         return self._turn(self._choice.stage)
+
+    def _hopeless(self) -> bool:
+        """Whether the stage that is on has merged nothing so far."""
+        return self._on is not Stage.OFF and self._now.looks >= FEW_LOOKS and max(self._now.factors) < MERGES
 
     def _peek(self, seen: Seen) -> bool:
         """One look at what the best stage would merge; all are tried if that is more than when they lost."""
@@ -184,8 +191,11 @@ class Governor:
 def decide(results: Mapping[Stage, Tried], stages: tuple[Stage, ...], before: Stage | None) -> Choice:
     """The stage whose packets cost least, with the figures; the one from before where it is as good.
 
-    A stage that merges nothing only costs. Where cost is not known, the best stage that merges enough is taken.
+    A stage that merges nothing only costs; where none merges, OFF need not be tried. Where cost is not known, the best
+    stage that merges enough is taken.
     """
+    if Stage.OFF not in results:
+        return Choice(Stage.OFF, _told(Stage.OFF, results, {}))
     merging = [stage for stage in stages if stage is Stage.OFF or results[stage].factor >= MERGES]
     costs = {stage: cost for stage in merging if (cost := results[stage].cost) is not None}
     tried = {stage: Figures(result.factor, result.cost) for stage, result in results.items()}
@@ -204,4 +214,5 @@ def _told(stage: Stage, results: Mapping[Stage, Tried], costs: Mapping[Stage, fl
         return f"{one} {results[one].factor:.1f} as one{cost}"
 
     others = "; ".join(each(one) for one in results if one is not stage)
-    return f"{each(stage)}; tried: {others}" if others else each(stage)
+    chosen = each(stage) if stage in results else f"{stage}, as nothing merges"
+    return f"{chosen}; tried: {others}" if others else chosen

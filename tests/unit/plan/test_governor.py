@@ -5,8 +5,18 @@ from dataclasses import dataclass
 
 import pytest
 
-from flowfast.model.bulk import Stage
-from flowfast.plan.governor import DRIFT_LOOKS, ENOUGH, PEEK_SECONDS, TRY_LOOKS, Governor, Seen, Tried, decide
+from flowfast.model.bulk import Choice, Stage
+from flowfast.plan.governor import (
+    DRIFT_LOOKS,
+    ENOUGH,
+    FEW_LOOKS,
+    PEEK_SECONDS,
+    TRY_LOOKS,
+    Governor,
+    Seen,
+    Tried,
+    decide,
+)
 
 STAGES = (Stage.LIST, Stage.UDP, Stage.GRO, Stage.OFF)
 LOOK = 0.45
@@ -202,6 +212,25 @@ def test_a_stage_that_is_as_good_stays() -> None:
 def test_a_stage_that_merges_nothing_is_not_believed_to_save() -> None:
     results = {Stage.LIST: tried(1.01, 0.97e-6), Stage.OFF: tried(1, 1e-6)}
     assert decide(results, (*results,), None).stage is Stage.OFF
+
+
+def test_where_nothing_merges_it_is_settled_after_few_looks() -> None:
+    """Each stage is given up after FEW_LOOKS and the one that does not count; with none on, nothing is to be learnt."""
+    governor = Governor()
+    for look in range(1 + 1 + 1 + FEW_LOOKS + 2 * (1 + FEW_LOOKS)):
+        assert governor.choice is None
+        governor.look(Seen(look * LOOK, 10_000, 1.0, 0.4), STAGES)
+    assert governor.choice == Choice(
+        Stage.OFF, "off, as nothing merges; tried: gro-list 1.0 as one; udp-gro-forwarding 1.0 as one; gro 1.0 as one"
+    )
+
+
+def test_a_stage_that_merges_now_and_then_is_tried_to_the_end() -> None:
+    router = Router(1)
+    router.run(Traffic("often alone", 1.3), SETTLES)
+    assert router.governor.choice is not None
+    assert all(f"{stage} " in router.governor.choice.why for stage in STAGES)
+    assert "us a packet; tried" in router.governor.choice.why
 
 
 def test_devices_take_turns() -> None:
