@@ -128,6 +128,7 @@ def knob_of(device: str, name: str) -> Knob:
         return Knob(KnobKind.SIZE, device, name)
     return Knob(KnobKind.NIC if name.startswith(NIC) else KnobKind.FEATURE, device, name)
 
+
 HELD = "shield-held"
 """Whether nobody can take the shield off by a slip."""
 
