@@ -194,11 +194,11 @@ def decide(results: Mapping[Stage, Tried], stages: tuple[Stage, ...], before: St
     A stage that merges nothing only costs; where none merges, OFF need not be tried. Where cost is not known, the best
     stage that merges enough is taken.
     """
+    tried = {stage: Figures(result.factor, result.cost) for stage, result in results.items()}
     if Stage.OFF not in results:
-        return Choice(Stage.OFF, _told(Stage.OFF, results, {}))
+        return Choice(Stage.OFF, _told(Stage.OFF, results, {}), tried)
     merging = [stage for stage in stages if stage is Stage.OFF or results[stage].factor >= MERGES]
     costs = {stage: cost for stage in merging if (cost := results[stage].cost) is not None}
-    tried = {stage: Figures(result.factor, result.cost) for stage, result in results.items()}
     if len(costs) < len(merging):
         stage = next((each for each in merging if results[each].factor >= PAYS), Stage.OFF)
         return Choice(stage, _told(stage, results, {}), tried)

@@ -44,8 +44,11 @@ Way = tuple[str, int]
 """Out or in, and packets in a row."""
 BURSTS: dict[Way, float] = {("out", 16): 2.7, ("out", 64): 2.7, ("in", 16): 1.8, ("in", 64): 1.8}
 """Where many packets travel as one, and how much cheaper they are at least than on the full L3 path."""
-LONE: dict[Way, float] = {("out", 1): 2.0, ("in", 1): 1.0}
-"""Flows interleaved packet by packet: `auto` ends without a stage (test_governor, test_bulk_auto)."""
+UNHELD = 2.4
+"""The same with `udp-gro-forwarding`, where fraglist GRO is not for a router whose shield cannot be held."""
+LONE: dict[Way, float] = {("out", 1): 1.8, ("in", 1): 1.3}
+"""Flows interleaved packet by packet: `auto` ends without a stage (test_governor, test_bulk_auto). Twice was hoped for:
+see docs/bulking.md."""
 
 
 def gro(ns: Netns, *words: str) -> None:
@@ -124,7 +127,7 @@ def test_bulking_is_worth_what_it_says(topo: TwoGateways, tmp_path: Path) -> Non
         unheld = factors(full, costs(topo, [way for way in BURSTS if way[0] == "out"], generated), "not held")
     finally:
         flowfast(topo, "apply", "--remove")
-    for found in (held, unheld):
-        assert all(found[way] >= least for way, least in BURSTS.items() if way in found)
+    assert all(held[way] >= least for way, least in BURSTS.items())
+    assert min(unheld.values()) >= UNHELD
     assert all(rested[way] >= least for way, least in LONE.items())
     assert min(held.values()) > 1  # also where there is nothing to put together, until auto has found out

@@ -8,6 +8,7 @@ subtracted.
 
 import fcntl
 import json
+import os
 import socket
 import struct
 import termios
@@ -33,7 +34,7 @@ PAYLOAD = 22
 """Bytes: frames of 64."""
 EACH = 64
 """Frames of each flow, and frames in each call."""
-RUNS = (1024, 8192, 8192, 8192)
+RUNS = (1024, 4096, 4096, 4096)
 """Packets of each run; the first does not count."""
 SO_SNDBUFFORCE = 32
 ROOM = 1 << 26
@@ -77,10 +78,11 @@ def slots(host: Netns, device: str, length: str = "1ms") -> Iterator[None]:
 def per_packet(host: Netns, device: str, what: list[Burst]) -> float:
     """Nanoseconds a packet: the median of the runs, sent as fast as this one CPU can, until the last has left.
 
-    The CPU is never idle meanwhile, or the guest's clock would jump (Awake): the sender waits for no room.
+    The CPU is never idle meanwhile, or the guest's clock would jump (Awake): the sender waits for no room. And it never
+    takes the CPU from what it has sent (ksoftirqd): its own waiting would be among the costs.
     """
     sender = host.socket(socket.AF_PACKET, socket.SOCK_RAW)
-    with sender, slots(host, device):
+    with sender, slots(host, device), _behind_all_others():
         sender.bind((device, 0))
         sender.setsockopt(socket.SOL_SOCKET, SO_SNDBUFFORCE, ROOM)
         took = []
@@ -93,6 +95,15 @@ def per_packet(host: Netns, device: str, what: list[Burst]) -> float:
             took.append((time.monotonic() - started) * 1e9 / count)
             time.sleep(0.05)
         return median(took[1:])
+
+
+@contextmanager
+def _behind_all_others() -> Iterator[None]:
+    os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+    try:
+        yield
+    finally:
+        os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
 
 
 def _unsent(sender: socket.socket) -> int:
