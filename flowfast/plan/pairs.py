@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from ipaddress import ip_address
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from flowfast.model.nftables import Element, Set
 
@@ -38,8 +38,14 @@ FAMILIES = {2: Family("ip", "4", "ipv4_addr"), 10: Family("ip6", "6", "ipv6_addr
 """By address family (AF_INET, AF_INET6)."""
 
 Shape = tuple[int, int]
-Shared = dict[Any, Any]
-"""Texts and elements that are equal as one object each, under themselves."""
+
+
+class Shared(dict[str, str]):
+    """Texts that are equal as one object each: `shared[text]`."""
+
+    def __missing__(self, text: str) -> str:
+        self[text] = text
+        return text
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,13 +75,13 @@ def parts(
 ) -> list[Part]:
     """The sets for these elements: pairs of prefixes, with `mark` a mark as third; with `data` they are maps.
 
-    Sets that are given the same `shared` hold each element and text once: 10 000 pairs are in five sets.
+    Sets that are given the same `shared` hold each text once: 10 000 pairs are in five sets.
     """
     kind = f"{family.kind} . {family.kind}" + (" . mark" if mark else "")
     name += family.digit
     rest, found = elements, []
     if len(elements) > FEW:
-        by_shape = _by_shape(elements, family.bits, {} if shared is None else shared)
+        by_shape = _by_shape(elements, family.bits, Shared() if shared is None else shared)
         frequent = Counter({shape: len(those) for shape, those in sorted(by_shape.items())}).most_common(SHAPES)
         for shape in sorted(shape for shape, _ in frequent):
             of = Set(f"{name}_{shape[0]}_{shape[1]}", kind, data=data, elements=by_shape.pop(shape))
@@ -103,12 +109,10 @@ def prefixes(name: str, sets: Iterable[Set]) -> Iterator[tuple[str, str]]:
 def _by_shape(elements: Mapping[Element, str], bits: int, shared: Shared) -> dict[Shape, dict[Element, str]]:
     """The elements by shape, prefixes without their lengths."""
     found: defaultdict[tuple[str, str], dict[Element, str]] = defaultdict(dict)
-    same = shared.setdefault
     for element, value in elements.items():
         src, _, src_length = element[0].partition("/")
         dst, _, dst_length = element[1].partition("/")
-        bare = (same(src, src), same(dst, dst), *element[2:])
-        found[src_length, dst_length][same(bare, bare)] = value
+        found[src_length, dst_length][shared[src], shared[dst], *element[2:]] = value
     return {(int(src or bits), int(dst or bits)): those for (src, dst), those in found.items()}
 
 

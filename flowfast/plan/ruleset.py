@@ -115,7 +115,7 @@ def _lookups(wanted: Wanted) -> _Lookups:
         }
         for family, owners in regions.inbound.items()
     }
-    shared: Shared = {}
+    shared = Shared()
 
     def parted(
         name: str, by_family: Mapping[int, Mapping[Element, str]], *, data: str | None = None, mark: bool = False
@@ -203,9 +203,10 @@ def _in_the_clear(wanted: Wanted) -> list[str]:
 
 def _counters(wanted: Wanted, lookups: _Lookups) -> frozenset[str]:
     """Their names; where a map has one, the same text and not another 20 000."""
-    mapped = {name: name for part in (*lookups.into, *lookups.out) for name in part.set.elements.values()}
-    names = (f"{way}_{tunnel.slug}" for tunnel in wanted.tunnels for way in ("out", "in"))
-    return frozenset(mapped.get(name, name) for name in names)
+    mapped = Shared()
+    for part in (*lookups.into, *lookups.out):
+        mapped.update(zip(names := part.set.elements.values(), names, strict=True))
+    return frozenset([mapped[f"{way}_{tunnel.slug}"] for tunnel in wanted.tunnels for way in ("out", "in")])
 
 
 def _device_maps(wanted: Wanted) -> list[Set]:
