@@ -1,9 +1,11 @@
 """Comparisons where no controller runs, in every topology; and what is left of one that is killed.
 
-Commands run in forks of the test's process: test_compare.py has the same with programs of their own, and a controller.
+What is killed runs in a fork of the test's process. test_compare.py has the same with a controller.
 """
 
 import json
+import signal
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,7 +15,7 @@ import pytest
 from flowfast.lab.manual_keys import manual_keys
 from flowfast.lab.topology import Kind, TwoGateways, two_gateways
 from flowfast.lab.traffic import UdpFlow
-from tests.guest.oneshot import apply, command, invoke
+from tests.guest.oneshot import apply, invoke
 
 pytestmark = pytest.mark.guest(images=["debian14"], nics=3)
 
@@ -38,6 +40,18 @@ class Site:
     def paused(self) -> bool:
         """Whether the kernel has all traffic on the full path."""
         return "elements" in self.gw1.run(["nft", "list", "set", "inet", "flowfast", "paused"]).stdout
+
+    def compared(self, *options: str) -> str:
+        """What `flowfast compare` prints, a program of its own; where one that hangs does so is in the failure."""
+        program = ["python3", "-X", "faulthandler", "-m", "flowfast", "compare", *self.config, *options]
+        process = self.gw1.popen(program, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        try:
+            out, said = process.communicate(timeout=150)
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGABRT)
+            out, said = process.communicate()
+        assert process.returncode in (0, 1), out.decode() + said.decode()
+        return out.decode()
 
     def fast(self) -> bool:
         """Whether the connection is on the flowtable."""
@@ -83,10 +97,8 @@ def test_the_kernel_ends_the_window_of_an_experiment_that_was_killed() -> None:
 @pytest.mark.parametrize("kind", ["xfrmi", "cross-netns"])
 def test_an_experiment_where_tunnels_are_interfaces(kind: Kind) -> None:
     with site(kind) as here:
-        code, said = command(here.gw1, "compare", *here.config, "--seconds", "24", "--windows", "4", "--json", "--yes")
-        assert code in (0, 1), said
+        found = json.loads(here.compared("--seconds", "24", "--windows", "4", "--json", "--yes"))
         assert not here.paused()
-    found = json.loads(said)
     assert found["ended"] is None
     assert sorted(window["arm"] for window in found["windows"]) == ["fast", "fast", "full", "full"]
     for window in found["windows"]:
