@@ -53,7 +53,10 @@ def used_numbers(sa: SA, *, inbound: bool) -> float:
 
 
 def _lifetimes(name: str, way: str, newest: SA, expiry: Family, used: Family) -> None:
-    counters, limits = newest.counters, newest.lifetime
+    limits = newest.lifetime
+    if not (limits.hard_add_seconds or limits.hard_bytes or limits.hard_packets):
+        return
+    counters = newest.counters
     if limits.hard_add_seconds:
         expiry.add((name, way, counters.add_time + limits.hard_add_seconds))
     if limits.hard_bytes:
