@@ -46,7 +46,7 @@ class Site:
         program = ["python3", "-X", "faulthandler", "-m", "flowfast", "compare", *self.config, *options]
         process = self.gw1.popen(program, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         try:
-            out, said = process.communicate(timeout=150)
+            out, said = process.communicate(timeout=300)
         except subprocess.TimeoutExpired:
             process.send_signal(signal.SIGABRT)
             out, said = process.communicate()
