@@ -173,6 +173,10 @@ class SA(_Stored):
     def __new__(cls, *, counters: Counters, replay: Replay, **rest: Any) -> Self:
         return super().__new__(cls, moving=_moving(counters, replay), **rest)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """For pickle, which would call __new__ with what is stored: the lab's namespaces are processes of their own."""
+        return type(self)._make, (tuple(self),)
+
     def _replace(self, **changes: Any) -> Self:
         if not changes.keys().isdisjoint(("counters", "replay")):
             counters, replay = changes.pop("counters", self.counters), changes.pop("replay", self.replay)

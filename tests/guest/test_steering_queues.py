@@ -24,10 +24,9 @@ IN, OUT = Direction.IN, Direction.OUT
 
 @pytest.fixture(scope="module", autouse=True)
 def silence() -> None:
-    """No packet before both ends are up: no multicast of IPv6's.
+    """No packet before both ends are up, no multicast of IPv6's: such may be what QEMU's RSS stumbles over.
 
-    QEMU 7.2's virtio-net keeps what its RSS sends to a queue that has no buffers yet in the queue that it came by, and
-    everything behind it, and looks again only when that one gets new buffers.
+    It is not all: NICs were seen that stayed silent with this, too.
     """
     Path("/proc/sys/net/core/devconf_inherit_init_net").write_text("1")
     for which in ("all", "default"):
