@@ -24,7 +24,7 @@ from tests.guest import pool
 from tests.guest.attack import Connection, Topology, connections, forging, replies, until_fast, wait_for
 from tests.guest.oneshot import Controller, flowfast, meet
 
-pytestmark = [pytest.mark.guest(images=["debian14", "debian13", "debian12"], nics=3), pytest.mark.long(seconds=90)]
+pytestmark = [pytest.mark.guest(images=["debian14", "debian13", "debian12"], nics=3), pytest.mark.long(seconds=150)]
 
 LAN_WAN = {"lan": ["lan0"], "wan": ["wan0"]}
 
