@@ -28,7 +28,8 @@ from flowfast.plan.diff import diff
 from flowfast.plan.planner import plan
 from tests.guest.scale import further, hold
 
-pytestmark = [pytest.mark.guest(images=["debian14", "debian13", "debian12"], icount=True), pytest.mark.long(seconds=180)]
+IMAGES = ["debian14", "debian13", "debian12"]
+pytestmark = [pytest.mark.guest(images=IMAGES, icount=True), pytest.mark.long(seconds=180)]
 
 CONFIG = "devices: {lan: [lan0], wan: [wan0]}\n"
 MANY = 10_000
