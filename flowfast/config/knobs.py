@@ -78,10 +78,9 @@ def _read(given: object, known: Known, what: str) -> dict[str, str]:
 
 
 def _value(value: object, allowed: Range | None) -> str:
-    if value in ("on", "off"):  # as a Config that is read again has it
-        return str(value)
     if allowed is SWITCH:
-        return "on" if truth(value) else "off"
+        # In words where a Config is read again.
+        return str(value) if value in ("on", "off") else "on" if truth(value) else "off"
     return str(whole(int(value) if isinstance(value, str) and value.isdigit() else value, "a number", *allowed))
 
 

@@ -38,16 +38,15 @@ class LanChoice(StrEnum):
     XDP = "xdp"
 
 
-def _way(kind: type[Choice] | type[LanChoice]) -> BeforeValidator:
-    known = choice(kind, "a way of steering")
+def _no_rfs(value: object) -> object:
+    if words(value, "a way of steering", loose=True) == "rfs":
+        sentence = "rfs moves packets to where a socket reads them, and what a router forwards has no socket"
+        raise faulty(sentence, "write rps: for forwarded packets rfs does what it does")
+    return value
 
-    def read(value: object) -> object:
-        if words(value, "a way of steering", loose=True) == "rfs":
-            sentence = "rfs moves packets to where a socket reads them, and what a router forwards has no socket"
-            raise faulty(sentence, "write rps: for forwarded packets rfs does what it does")
-        return known.func(value)  # type: ignore[call-arg]
 
-    return BeforeValidator(read)
+NO_RFS = BeforeValidator(_no_rfs)
+"""Runs before the validators that stand before it in an annotation."""
 
 
 def _cpus(value: object) -> str:
@@ -66,7 +65,8 @@ class Steering(Section):
 
     wan: Annotated[
         Choice,
-        _way(Choice),
+        choice(Choice, "a way of steering"),
+        NO_RFS,
         Field(
             description="Inbound: what brings an SA's packets to the SA's CPU. auto: the cheapest that does. ntuple: a "
             "rule of the NIC for each SPI. xdp: our XDP program and cpumap. rss: the NIC's hash. rps: the kernel's "
@@ -75,7 +75,8 @@ class Steering(Section):
     ] = Choice.OFF
     lan: Annotated[
         LanChoice,
-        _way(LanChoice),
+        choice(LanChoice, "a way of steering"),
+        NO_RFS,
         Field(
             description="Outbound: what keeps a flow on one CPU, whose SA it then takes. auto: rss of a NIC with "
             "a queue for nearly each CPU, else rps. xdp only by choice: rps does as well, and needs no program."

@@ -160,3 +160,13 @@ def test_it_ends_when_it_is_told_to_and_leaves_the_router_fast(bench: Bench) -> 
         assert INET in bench.kernel.nft.read(OWN).tables
 
     bench.run(scenario)
+
+
+def test_the_log_says_what_ended_it(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+    async def scenario(bench: Bench) -> None:
+        with caplog.at_level("INFO"):
+            os.kill(os.getpid(), signal.SIGTERM)
+            await bench.until(bench.task.done)
+        assert "ended by SIGTERM; the router stays as it is" in caplog.text
+
+    bench.run(scenario)
